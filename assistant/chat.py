@@ -1,0 +1,177 @@
+"""Asks and answers: retrieve, build the prompt, stream from one adapter version, record what happened.
+
+The turn is committed before the model is called and its answer in `finally`, so a stopped stream, a failed engine and a
+killed process all leave a record.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from assistant.engines.base import ChatRequest, Delta, Engine
+from assistant.pool import AdapterPool
+from assistant.prompt import Prepared, PromptBuilder, check_question
+from feedback.errors import EngineError, NotYourTurn, QueueFull
+from feedback.records import Answer, FinishReason, Message, NewTurn, Passage, Turn
+from feedback.store import FeedbackStore
+from feedback.wording import REFUSAL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """First event of an answer: the turn's id and the passages that the model is given."""
+
+    turn_id: str
+    passages: tuple[Passage, ...]
+    adapter: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A piece of the answer's text."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """Last event: the turn as it is stored. An answer that failed says so in `turn.answer.error`."""
+
+    turn: Turn
+
+
+ChatEvent = Sources | Piece | Done
+
+
+@dataclass
+class _Writing:
+    """An answer while it is written."""
+
+    started: float
+    text: list[str] = field(default_factory=list)
+    ttft_s: float | None = None
+    last: Delta | None = None
+    finish_reason: FinishReason = "stopped"
+    error: str | None = None
+
+    def take(self, delta: Delta) -> None:
+        if delta.text:
+            self.ttft_s = self.ttft_s if self.ttft_s is not None else time.perf_counter() - self.started
+            self.text.append(delta.text)
+        if delta.finish_reason is not None:
+            self.last = delta
+            self.finish_reason = delta.finish_reason
+
+    def answer(self) -> Answer:
+        return Answer(
+            text="".join(self.text).strip(),
+            finish_reason=self.finish_reason,
+            prompt_tokens=self.last.prompt_tokens if self.last else 0,
+            completion_tokens=self.last.completion_tokens if self.last else 0,
+            ttft_s=self.ttft_s,
+            total_s=time.perf_counter() - self.started,
+            error=self.error,
+        )
+
+
+class Chat:
+    """The chat of one server: many threads may ask at once."""
+
+    def __init__(
+        self,
+        *,
+        store: FeedbackStore,
+        prompts: PromptBuilder,
+        engine: Engine,
+        pool: AdapterPool,
+        base_model: str,
+        base_hash: str,
+        max_tokens: int,
+        queue: int,
+    ) -> None:
+        self._store = store
+        self._prompts = prompts
+        self._engine = engine
+        self._pool = pool
+        self._base_model = base_model
+        self._base_hash = base_hash
+        self._max_tokens = max_tokens
+        self._queue = queue
+        self._waiting = 0
+        self._lock = threading.Lock()
+
+    def ask(self, *, user_id: str, conversation_id: str, question: str, history: bool) -> Iterator[ChatEvent]:
+        """Answer a question: `Sources`, then `Piece`s, then `Done`. Closing the generator stops the model and keeps the part.
+
+        Raises QuestionError, QueueFull or NotYourTurn before anything is stored. An engine's failure is not raised: `Done` has it.
+        """
+        started = time.perf_counter()
+        check_question(question)
+        with self._place(), self._pool.acquire() as lease:
+            past = self._past(conversation_id, user_id) if history else ()
+            prepared = self._prompts.prepare(question, past)
+            turn_id = self._store.begin_turn(self._new_turn(conversation_id, user_id, prepared, lease.version, history))
+            yield Sources(turn_id=turn_id, passages=prepared.passages, adapter=lease.version)
+            writing = _Writing(started)
+            try:
+                if prepared.refused:
+                    writing.text.append(REFUSAL)
+                    writing.finish_reason = "refused"
+                    yield Piece(text=REFUSAL)
+                else:
+                    request = ChatRequest(messages=prepared.messages, max_tokens=self._max_tokens)
+                    for delta in self._engine.stream(request, lease.adapter):
+                        writing.take(delta)
+                        if delta.text:
+                            yield Piece(text=delta.text)
+            except GeneratorExit:
+                writing.finish_reason = "stopped"
+                raise
+            except EngineError as error:
+                writing.finish_reason, writing.error = "failed", str(error)
+            except Exception as error:  # the outer edge of an answer: the record must say that it failed
+                writing.finish_reason, writing.error = "failed", f"{type(error).__name__}: {error}"
+            finally:
+                self._store.finish_turn(turn_id, writing.answer())
+        yield Done(turn=self._store.turn(turn_id))
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        with self._lock:
+            if self._waiting >= self._queue:
+                raise QueueFull(self._waiting)
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
+    def _past(self, conversation_id: str, user_id: str) -> tuple[Message, ...]:
+        messages: list[Message] = []
+        for turn in self._store.turns(conversation_id):
+            if turn.asked.user_id != user_id:
+                raise NotYourTurn(turn.id, user_id)
+            if turn.answer is not None and turn.answer.text and turn.answer.finish_reason in ("stop", "length", "refused"):
+                messages.append(Message(role="user", content=turn.asked.question))
+                messages.append(Message(role="assistant", content=turn.answer.text))
+        return tuple(messages)
+
+    def _new_turn(self, conversation_id: str, user_id: str, prepared: Prepared, version: str, history: bool) -> NewTurn:
+        return NewTurn(
+            conversation_id=conversation_id,
+            user_id=user_id,
+            question=prepared.question,
+            messages=prepared.messages,
+            passages=prepared.passages,
+            base_model=self._base_model,
+            base_hash=self._base_hash,
+            adapter=version,
+            engine=self._engine.name,
+            sampling={"temperature": 0.0, "max_tokens": self._max_tokens},
+            history=history,
+        )

@@ -1,0 +1,134 @@
+"""The settings: one file, every value also from the environment, unknown ones refused, all faults reported at once.
+
+`load` is the only function of the project that reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from assistant.home import Home
+from feedback.errors import SettingsError
+
+PREFIX = "NIGHTSCHOOL_"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(_Section):
+    """Where the pages are served."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=7860, ge=1, le=65535)
+    session_hours: int = Field(default=24, ge=1, description="how long a login lasts")
+
+
+class DocumentSettings(_Section):
+    """What is indexed."""
+
+    folder: str = Field(default="", description="folder that `serve` indexes at its start; empty: only what `documents add` added")
+    chunk_chars: int = Field(default=560, ge=120, le=4000, description="longest chunk, in characters")
+
+
+class EngineSettings(_Section):
+    """What runs the model."""
+
+    kind: Literal["auto", "llama_cpp", "transformers"] = "auto"
+    base_model: str = Field(default="smollm2-135m-instruct", description="a name below models/, or the path of a Hugging Face folder")
+    threads: int = Field(default=0, ge=0, description="0: one for each core")
+    slots: int = Field(default=8, ge=1, le=64, description="answers written at the same time")
+    queue: int = Field(default=32, ge=1, description="answers written and waiting, together; past it people are asked to try again")
+
+
+class ChatSettings(_Section):
+    """How a question becomes a prompt and an answer."""
+
+    prompt_tokens: int = Field(default=0, ge=0, description="0: by hardware (about 400 on 2 cores)")
+    passages: int = Field(default=0, ge=0, le=20, description="0: by hardware (3 on 2 cores)")
+    threshold: float = Field(default=0.33, ge=0, le=1, description="least score of the best passage; below it no model is called")
+    max_tokens: int = Field(default=96, ge=8, le=2048, description="longest answer")
+
+
+class NightSettings(_Section):
+    """When and how long it learns."""
+
+    cron: str = Field(default="0 2 * * *", description="five cron fields, local time; empty: never by itself")
+    minutes: float = Field(default=60.0, gt=0, description="time budget of the training")
+    min_examples: int = Field(default=40, ge=1, description="fewer examples than this is a HOLD")
+    min_facts: int = Field(default=20, ge=2, description="fewer examination facts than this is a HOLD")
+    min_effect: float = Field(default=0.02, ge=0, le=1, description="least gain that counts as better")
+    questions: str = Field(default="", description="JSONL file of sealed questions; never trained on")
+    examined: int = Field(default=150, ge=2, description="most questions of one examination, sampled by fact past that")
+    max_per_user: float = Field(default=1.0, gt=0, le=1, description="largest share of the examples that one person can contribute")
+    rank: int = Field(default=16, ge=1, le=256)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    epochs: float = Field(default=2.0, gt=0)
+    batch: int = Field(default=4, ge=1)
+    max_steps: int = Field(default=0, ge=0, description="0: as many as epochs and minutes allow")
+    seed: int = 0
+
+
+class Settings(_Section):
+    """All settings, by section."""
+
+    server: ServerSettings = ServerSettings()
+    documents: DocumentSettings = DocumentSettings()
+    engine: EngineSettings = EngineSettings()
+    chat: ChatSettings = ChatSettings()
+    night: NightSettings = NightSettings()
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for name, value in environment.items():
+        if not name.startswith(PREFIX) or name == f"{PREFIX}HOME":
+            continue
+        section, _, key = name.removeprefix(PREFIX).lower().partition("__")
+        found.setdefault(section, {})[key or "?"] = value
+    return found
+
+
+def _fault(error: Any, file: Path, file_values: Mapping[str, Any]) -> str:
+    *sections, key = (str(part) for part in error["loc"])
+    in_file = isinstance(file_values.get(sections[0] if sections else key), dict) and (
+        not sections or key in file_values[sections[0]]
+    )
+    where = file.name if in_file or (not sections and key in file_values) else "the environment"
+    name = ".".join((*sections, key))
+    if error["type"] == "extra_forbidden":
+        return f"{where}: there is no setting {name!r}: remove it, or see docs/settings.md for the names."
+    return f"{where}: {name} = {error['input']!r} is wrong: {error['msg'].lower()}."
+
+
+def parse(file: Path, environment: Mapping[str, str]) -> Settings:
+    """Read the settings from `file` (may be missing) and `environment`, which wins. Raises SettingsError with every fault."""
+    values: dict[str, Any] = {}
+    if file.exists():
+        try:
+            values = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise SettingsError(f"{file.name} cannot be read: {error}: mend it or move it away.") from error
+    merged: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    for section, entries in _from_environment(environment).items():
+        if isinstance(merged.get(section, {}), dict):
+            merged.setdefault(section, {}).update(entries)
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_fault(each, file, values) for each in error.errors())) from error
+
+
+def load(home: Path | None = None) -> tuple[Home, Settings]:
+    """Open the home directory (argument, NIGHTSCHOOL_HOME, or the user's data directory) and read its settings."""
+    chosen = home or Path(os.environ.get(f"{PREFIX}HOME") or platformdirs.user_data_path("nightschool"))
+    opened = Home(chosen)
+    return opened, parse(opened.settings, os.environ)

@@ -1,0 +1,237 @@
+"""The llama.cpp engine, in process through xllamacpp: the default without CUDA.
+
+An adapter is fixed when a server instance starts, so there is one instance for each version in service. The GGUF of the
+base is memory-mapped and its pages are shared; an instance costs its KV cache, the adapter and about half a second.
+Prefix caches live inside an instance, so they are keyed by version by construction.
+"""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from assistant.engines.base import BASE_VERSION, AdapterVersion, CanaryReading, ChatRequest, Delta, LoadedAdapter
+from assistant.engines.template import ChatTemplate
+from assistant.models import BaseModel
+from feedback.errors import CorruptAdapter, EngineError, ModelError
+from feedback.records import Message
+
+CANARY_TOKENS = 40
+"""How many of the likeliest next tokens a canary reading holds."""
+
+_PREFIX_CACHE_MIB = 64  # llama.cpp's own default for this cache in memory is 8 GiB
+
+
+class LlamaCppAdapter:
+    """One server instance: the base, or the base with one adapter."""
+
+    def __init__(self, version: str, server: Any) -> None:
+        self._version = version
+        self.server = server
+        self.idle = threading.Condition()
+        self.calls = 0  # C++ calls under way; the instance may only be freed at zero
+
+    @property
+    def version(self) -> str:
+        """The version's name; "base" for the bare base."""
+        return self._version
+
+
+class LlamaCppEngine:
+    """Serves a GGUF base, `slots` answers at a time, each with `context` tokens for prompt and answer together.
+
+    `threads` counts physical cores to use. Raises ModelError when the base has no GGUF.
+    """
+
+    def __init__(self, base: BaseModel, *, threads: int, slots: int = 8, context: int = 2048, gguf_path: Path | None = None) -> None:
+        path = gguf_path or base.gguf_path
+        if path is None or not path.is_file():
+            raise ModelError(f"The base model {base.name} has no GGUF file: use the transformers engine (engine = \"transformers\").")
+        self._path = path
+        self._threads = threads
+        self._slots = slots
+        self._context = context
+        self._template = ChatTemplate(base.hf_dir)
+        self._loaded: list[LlamaCppAdapter] = []
+
+    @property
+    def name(self) -> str:
+        """Name and build."""
+        import importlib.metadata
+
+        return f"llama_cpp {importlib.metadata.version('xllamacpp')}"
+
+    def load(self, adapter: AdapterVersion | None) -> LlamaCppAdapter:
+        """Start an instance for an adapter (None: the bare base) and warm it up.
+
+        Raises CorruptAdapter when llama.cpp refuses `adapter.gguf`, ModelError when it refuses the base.
+        """
+        import xllamacpp as xlc
+
+        params = self._params(xlc)
+        if adapter is not None:
+            gguf = adapter.path / "adapter.gguf"
+            if not gguf.is_file():
+                raise CorruptAdapter(adapter.version, "it has no adapter.gguf")
+            params.lora_adapters = [xlc.CommonAdapterLoraInfo(str(gguf), 1.0)]
+        try:
+            server = xlc.Server(params)
+        except Exception as error:  # C++ exceptions of many kinds
+            if adapter is not None:
+                raise CorruptAdapter(adapter.version, f"llama.cpp refuses it ({error})") from error
+            raise ModelError(f"llama.cpp cannot load {self._path.name}: {error}.") from error
+        loaded = LlamaCppAdapter(adapter.version if adapter else BASE_VERSION, server)
+        self._complete(loaded, self._template.encode([Message(role="user", content="Hello")]), {"n_predict": 1})
+        self._loaded.append(loaded)
+        return loaded
+
+    def stream(self, request: ChatRequest, adapter: LoadedAdapter) -> Iterator[Delta]:
+        """Answer one request; closing the generator stops the model at its next token. Raises EngineError."""
+        loaded = _ours(adapter)
+        body = {
+            "prompt": self._template.encode(request.messages),
+            "n_predict": request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "top_k": 0,  # the protocol knows temperature and top_p only: no hidden truncation
+            "min_p": 0.0,
+            "seed": request.seed,
+            "stream": True,
+        }
+        chunks: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
+        closed = threading.Event()
+
+        def receive(chunk: dict[str, Any]) -> bool:
+            chunks.put(chunk)
+            return closed.is_set()  # True ends the generation
+
+        def call() -> None:
+            try:
+                with _under_way(loaded):
+                    loaded.server.handle_completions(body, receive)
+                chunks.put(None)
+            except BaseException as error:  # crosses a thread: raised again in the reader's
+                chunks.put(error)
+
+        with _under_way(loaded):  # held here too, so that unload cannot slip in before the thread has started
+            threading.Thread(target=call, name="llama_cpp stream", daemon=True).start()
+            try:
+                yield from _deltas(chunks)
+            finally:
+                closed.set()
+
+    def unload(self, adapter: LoadedAdapter) -> None:
+        """Free an instance, once its last call has come back (a stopped stream ends at its next token)."""
+        loaded = _ours(adapter)
+        if loaded in self._loaded:
+            self._loaded.remove(loaded)
+        with loaded.idle:
+            if not loaded.idle.wait_for(lambda: loaded.calls == 0, timeout=60.0):
+                raise EngineError(f"The adapter {loaded.version} cannot be unloaded: it is still answering.")
+            loaded.server = None
+
+    def canary(self, adapter: LoadedAdapter, prompts: Sequence[Sequence[Message]]) -> list[CanaryReading]:
+        """Read the log-probabilities of the 40 likeliest next tokens after each prompt, the prefix cache left aside."""
+        loaded = _ours(adapter)
+        readings = []
+        for prompt in prompts:
+            body = {"n_predict": 1, "temperature": 0.0, "n_probs": CANARY_TOKENS, "cache_prompt": False}
+            answer = self._complete(loaded, self._template.encode(prompt), body)
+            top = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+            logprobs = {int(row["id"]): float(row["logprob"]) for row in top}
+            readings.append(CanaryReading(prompt=prompt[-1].content, logprobs=logprobs))
+        return readings
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Count the tokens of the rendered prompt, template included."""
+        return len(self._template.encode(messages))
+
+    def close(self) -> None:
+        """Free every instance."""
+        for loaded in list(self._loaded):
+            self.unload(loaded)
+
+    def _params(self, xlc: Any) -> Any:
+        params = xlc.CommonParams()
+        params.model.path = str(self._path)
+        params.verbosity = -1
+        params.cpuparams.n_threads = self._threads
+        params.cpuparams_batch.n_threads = self._threads
+        params.n_parallel = self._slots
+        params.n_ctx = self._slots * self._context
+        params.cache_ram_mib = _PREFIX_CACHE_MIB
+        # The instance also listens on a free port of the loopback: nobody but us may use it.
+        params.api_keys = [secrets.token_urlsafe(32)]
+        params.ui = False
+        params.endpoint_slots = False
+        return params
+
+    def _complete(self, loaded: LlamaCppAdapter, ids: list[int], body: dict[str, Any]) -> dict[str, Any]:
+        with _under_way(loaded):
+            answer: dict[str, Any] = loaded.server.handle_completions({"prompt": ids, **body})
+        _raise_error(answer)
+        return answer
+
+
+class _under_way:  # noqa: N801 - reads as a verb phrase: `with _under_way(loaded):`
+    """Counts a call into an instance for as long as it lasts."""
+
+    def __init__(self, loaded: LlamaCppAdapter) -> None:
+        self._loaded = loaded
+
+    def __enter__(self) -> None:
+        with self._loaded.idle:
+            if self._loaded.server is None:
+                raise EngineError(f"The adapter {self._loaded.version} is no longer loaded: ask again.")
+            self._loaded.calls += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._loaded.idle:
+            self._loaded.calls -= 1
+            self._loaded.idle.notify_all()
+
+
+def _ours(adapter: LoadedAdapter) -> LlamaCppAdapter:
+    if not isinstance(adapter, LlamaCppAdapter):
+        raise EngineError(f"The adapter {adapter.version} was loaded by another engine.")
+    return adapter
+
+
+def _deltas(chunks: queue.SimpleQueue[dict[str, Any] | BaseException | None]) -> Iterator[Delta]:
+    """Turn the chunks of llama.cpp into deltas; the one with the finish reason comes last."""
+    while True:
+        chunk = chunks.get()
+        if chunk is None:
+            raise EngineError("The model stopped without finishing its answer: ask again.")
+        if isinstance(chunk, BaseException):
+            raise EngineError(f"The model failed: {chunk}.") from chunk
+        _raise_error(chunk)
+        choice = chunk["choices"][0]
+        if choice["finish_reason"] is None:
+            if choice["text"]:
+                yield Delta(text=choice["text"])
+            continue
+        usage = chunk["usage"]
+        yield Delta(
+            text=choice["text"],
+            finish_reason="length" if choice["finish_reason"] == "length" else "stop",
+            prompt_tokens=usage["prompt_tokens"],
+            completion_tokens=usage["completion_tokens"],
+        )
+        return
+
+
+def _raise_error(answer: dict[str, Any]) -> None:
+    error = answer.get("error")
+    if not error:
+        return
+    if error.get("type") == "exceed_context_size_error":
+        raise EngineError(
+            f"The prompt has {error['n_prompt_tokens']} tokens and the model is set to {error['n_ctx']}: ask a shorter question, "
+            "turn the history off, or raise `context`."
+        )
+    raise EngineError(f"The model failed: {error.get('message', error)}.")

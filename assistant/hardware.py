@@ -1,0 +1,40 @@
+"""What the machine can carry: cores, and from them the size of a prompt."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptLimits:
+    """How large a prompt may be: tokens in all, passages at most, and how many chunks after the found one a passage takes in."""
+
+    tokens: int
+    passages: int
+    following: int
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def prompt_limits(*, core_count: int, cuda: bool, tokens: int = 0, passages: int = 0) -> PromptLimits:
+    """Choose the prompt's limits: reading the prompt is what costs on a CPU (about 300 tokens a second on 2 cores).
+
+    `tokens` and `passages` other than 0 are taken as they are.
+    """
+    if cuda:
+        by_machine = PromptLimits(tokens=2400, passages=8, following=1)
+    elif core_count <= 2:
+        by_machine = PromptLimits(tokens=400, passages=3, following=0)
+    elif core_count <= 4:
+        by_machine = PromptLimits(tokens=640, passages=4, following=0)
+    elif core_count <= 8:
+        by_machine = PromptLimits(tokens=1000, passages=5, following=0)
+    else:
+        by_machine = PromptLimits(tokens=1600, passages=6, following=1)
+    return PromptLimits(
+        tokens=tokens or by_machine.tokens, passages=passages or by_machine.passages, following=by_machine.following
+    )

@@ -1,0 +1,113 @@
+"""From a question to the exact messages that a model reads: numbered passages within a budget of tokens.
+
+The chat, the command line and the examination all prepare questions here, so what is examined is what is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from assistant.documents import DocumentStore, Hit
+from assistant.hardware import PromptLimits
+from feedback.errors import QuestionError
+from feedback.records import Message, Passage
+from feedback.wording import CITATION, MAX_QUESTION_CHARS, REFUSAL
+
+INSTRUCTIONS = (
+    "Answer the question from the numbered passages. Reply with one short sentence that states the exact value, and cite the "
+    f"passage that holds it, like [1]. If no passage holds the answer, reply: {REFUSAL}"
+)
+HISTORY_SHARE = 0.25
+"""The largest share of the prompt's tokens that earlier messages may take."""
+
+CountTokens = Callable[[Sequence[Message]], int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A question with its passages. `messages` is empty when the best passage is below the threshold: no model is called then."""
+
+    question: str
+    messages: tuple[Message, ...]
+    passages: tuple[Passage, ...]
+
+    @property
+    def refused(self) -> bool:
+        """Say whether the documents are too far from the question to ask a model."""
+        return not self.messages
+
+
+def check_question(question: str) -> str:
+    """Return the question without outer white space. Raises QuestionError when it is empty or too long."""
+    text = question.strip()
+    if not text:
+        raise QuestionError("The question is empty: type what you want to know.")
+    if len(text) > MAX_QUESTION_CHARS:
+        raise QuestionError(f"The question has {len(text):,} characters; at most {MAX_QUESTION_CHARS:,} can be asked: shorten it.")
+    return text
+
+
+def _passage(number: int, hit: Hit) -> Passage:
+    return Passage(
+        number=number,
+        document=hit.document,
+        document_version=hit.document_version,
+        chunk_id=hit.chunk_id,
+        title=hit.title,
+        text=hit.text,
+        score=hit.score,
+    )
+
+
+def render(question: str, passages: Sequence[Passage], past: Sequence[Message] = ()) -> tuple[Message, ...]:
+    """Lay out the messages: instructions, earlier messages, then the passages with the question under them."""
+    blocks = [f"[{passage.number}] {passage.title}\n{passage.text}" for passage in passages]
+    return (
+        Message(role="system", content=INSTRUCTIONS),
+        *past,
+        Message(role="user", content="\n\n".join([*blocks, f"Question: {question}"])),
+    )
+
+
+class PromptBuilder:
+    """Prepares questions over one index, within the limits of the machine."""
+
+    def __init__(
+        self, documents: DocumentStore, count_tokens: CountTokens, *, limits: PromptLimits, threshold: float
+    ) -> None:
+        self._documents = documents
+        self._count = count_tokens
+        self._limits = limits
+        self._threshold = threshold
+
+    @property
+    def limits(self) -> PromptLimits:
+        """The limits in force."""
+        return self._limits
+
+    def prepare(self, question: str, past: Sequence[Message] = ()) -> Prepared:
+        """Retrieve passages for a question and build its messages; at least one passage is kept. Raises QuestionError."""
+        text = check_question(question)
+        hits = self._documents.search(text, limit=self._limits.passages, following=self._limits.following)
+        found = tuple(_passage(number, hit) for number, hit in enumerate(hits, start=1))
+        if not found or max(passage.score for passage in found) < self._threshold:
+            return Prepared(question=text, messages=(), passages=found)
+        earlier = self._fitting_history(past)
+        for kept in range(len(found), 0, -1):
+            messages = render(text, found[:kept], earlier)
+            if kept == 1 or self._count(messages) <= self._limits.tokens:
+                return Prepared(question=text, messages=messages, passages=found[:kept])
+        raise AssertionError("unreachable: the loop returns at one passage")
+
+    def _fitting_history(self, past: Sequence[Message]) -> tuple[Message, ...]:
+        """Keep the newest question-answer pairs that fit their share; citations go, since their passages are not here."""
+        budget = int(self._limits.tokens * HISTORY_SHARE)
+        kept: tuple[Message, ...] = ()
+        pairs = [past[at : at + 2] for at in range(0, len(past) - 1, 2)]
+        for pair in reversed(pairs):
+            cleaned = tuple(Message(role=each.role, content=" ".join(CITATION.sub("", each.content).split())) for each in pair)
+            if self._count((*cleaned, *kept)) > budget:
+                break
+            kept = (*cleaned, *kept)
+        return kept

@@ -1,0 +1,1 @@
+"""The web pages; the only package that imports gradio."""

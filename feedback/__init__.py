@@ -1,0 +1,1 @@
+"""What people said about answers: conversations, turns, ratings, corrections, users."""

@@ -1,0 +1,113 @@
+"""The records that the store keeps, as the other packages see them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Role = Literal["employee", "admin"]
+Thumb = Literal["up", "down"]
+FinishReason = Literal["stop", "length", "refused", "stopped", "failed", "interrupted"]
+"""stop: the model ended; length: the token limit; refused: below the score threshold, no model called;
+stopped: the user stopped it; failed: the engine failed; interrupted: the process died before the answer was recorded."""
+
+REASONS = ("wrong", "incomplete", "no source", "wrong source", "should have refused", "should have answered", "unclear")
+"""The reason tags that a rating may carry."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One chat message as the model saw it."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the message in the OpenAI shape."""
+        return {"role": self.role, "content": self.content}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passage:
+    """One numbered passage as it stood in a prompt. `number` counts from 1; `score` is in [0, 1]."""
+
+    number: int
+    document: str  # path below the documents folder, with forward slashes
+    document_version: int
+    chunk_id: int
+    title: str  # page title and heading path, joined with " > "
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewTurn:
+    """A question as it is about to be answered: everything that is known before the first token."""
+
+    conversation_id: str
+    user_id: str
+    question: str
+    messages: tuple[Message, ...]  # empty when no model is called
+    passages: tuple[Passage, ...]
+    base_model: str
+    base_hash: str
+    adapter: str  # "v0007", or "base"
+    engine: str  # name and build, e.g. "llama_cpp 2026.10.11549"
+    sampling: dict[str, float | int | str]
+    history: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What came back. `ttft_s` and `total_s` are seconds; ttft_s is None when no token came."""
+
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    ttft_s: float | None = None
+    total_s: float = 0.0
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """A stored question with its answer. `answer` is None while it is being written (or when the process died)."""
+
+    id: str
+    asked: NewTurn
+    answer: Answer | None
+    created_at: str  # ISO 8601, UTC
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feedback:
+    """What one user says of one turn now: the newest rating and correction, withdrawn ones left out."""
+
+    turn_id: str
+    user_id: str
+    thumb: Thumb | None = None
+    reasons: tuple[str, ...] = ()
+    comment: str = ""
+    correction: str | None = None
+    verified: bool = False  # True when an admin wrote or verified the correction
+    updated_at: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class User:
+    """Somebody who may log in."""
+
+    id: str
+    name: str
+    role: Role
+    created_at: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatedTurn:
+    """A turn with what is said of it: the input of curation."""
+
+    turn: Turn
+    feedback: Feedback
+    user_name: str = field(default="")

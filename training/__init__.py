@@ -1,0 +1,1 @@
+"""Makes adapters: curation, dataset, QLoRA, gate, registry, runs, schedule."""

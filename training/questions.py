@@ -1,0 +1,198 @@
+"""Files of questions: what an examination asks, and what the demo's employees ask and correct from.
+
+One JSON object a line:
+
+    {"id": "travel-flights-03", "fact": "travel/flights/seat-class", "question": "...", "answer": "€140",
+     "accepted": ["140 euros"], "sources": ["travel/flights.md"]}
+
+A row without an answer is one that the documents do not answer. All wordings of one fact share its `fact`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from feedback.errors import DocumentError
+from feedback.records import Message
+from feedback.wording import MAX_QUESTION_CHARS
+
+FAULTS_SHOWN = 5
+"""How many faults of one file an error names before it only counts them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionRow:
+    """One question with what counts as its answer. `extra` holds the other text fields of its row, to group by."""
+
+    id: str
+    fact: str  # the id when the row names no fact: then it stands alone
+    question: str
+    answer: str = ""  # "" when the documents do not answer it
+    accepted: tuple[str, ...] = ()  # other spellings of the answer
+    sources: tuple[str, ...] = ()  # documents that hold the answer: paths below the documents folder
+    near_miss: str = ""  # a document that speaks of the subject without answering
+    history: tuple[Message, ...] = ()
+    extra: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def answerable(self) -> bool:
+        """Whether the documents answer it."""
+        return bool(self.answer)
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Every spelling of the answer that counts, the answer itself first; empty when unanswerable."""
+        return (self.answer, *self.accepted) if self.answer else ()
+
+
+def load_questions(path: Path, *, group: str = "fact") -> list[QuestionRow]:
+    """Read a file of questions; `group` names the field that wordings of one fact share.
+
+    Raises DocumentError, naming the file and every faulty line (the first few), also for a file without questions.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except OSError as error:
+        raise DocumentError(f"The questions {path} cannot be read ({error.strerror}): name a JSONL file.") from error
+    except UnicodeDecodeError as error:
+        raise DocumentError(f"The questions {path} are not UTF-8 text (byte {error.start}): save them as UTF-8.") from error
+    rows: list[QuestionRow] = []
+    faults: list[str] = []
+    lines_by_id: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = _parse_row(line, group=group)
+        except ValueError as error:
+            faults.append(f"line {number}: {error}")
+            continue
+        first = lines_by_id.setdefault(row.id, number)
+        if first != number:
+            faults.append(f"line {number}: the id {row.id!r} is taken by line {first}")
+            continue
+        rows.append(row)
+    if faults:
+        more = f"; and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
+        raise DocumentError(f"The questions {path} have faults: {'; '.join(faults[:FAULTS_SHOWN])}{more}. Mend those lines.")
+    if not rows:
+        raise DocumentError(f"The questions {path} hold no question: write one JSON object a line.")
+    return rows
+
+
+def split_by(
+    rows: Sequence[QuestionRow], field_name: str, share: float, seed: int = 0
+) -> tuple[list[QuestionRow], list[QuestionRow]]:
+    """Split whole groups of rows into (kept, held out), with `share` in (0, 1) of the groups held out.
+
+    Answerable and unanswerable groups are split apart, so both halves get their share of each. A row that named no fact
+    takes its group as its fact, so that wordings are never counted as facts. Raises DocumentError for a field that
+    rows lack, and for a split that leaves one half empty.
+    """
+    groups: dict[tuple[bool, str], list[QuestionRow]] = {}
+    for row in rows:
+        value = _group_of(row, field_name)
+        named = replace(row, fact=value) if row.fact == row.id else row
+        groups.setdefault((row.answerable, value), []).append(named)
+    keys: set[tuple[bool, str]] = set()
+    for answerable in (True, False):
+        names = sorted(key for key in groups if key[0] is answerable)
+        random.Random(seed).shuffle(names)
+        keys.update(names[: round(len(names) * share)])
+    # a group with both kinds of rows would stand in both halves: the answerable rows decide
+    for answerable, value in groups:
+        if not answerable and (True, value) in groups:
+            (keys.add if (True, value) in keys else keys.discard)((False, value))
+    kept = [row for key, group in groups.items() if key not in keys for row in group]
+    held_out = [row for key, group in groups.items() if key in keys for row in group]
+    if not kept or not held_out:
+        raise DocumentError(
+            f"{len(groups)} groups by {field_name!r} cannot be split with a share of {share}: one half would be empty."
+        )
+    return kept, held_out
+
+
+def _group_of(row: QuestionRow, field_name: str) -> str:
+    if field_name == "fact":
+        return row.fact
+    if field_name == "page" and row.sources:
+        return row.sources[0]
+    if field_name not in row.extra:
+        known = ", ".join(["fact", "page", *sorted(row.extra)])
+        raise DocumentError(f"The question {row.id!r} has no field {field_name!r} to split by; it has {known}.")
+    return row.extra[field_name]
+
+
+def _parse_row(line: str, *, group: str) -> QuestionRow:
+    try:
+        data = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"a JSON object was expected, not {type(data).__name__}")
+    question = _text(data, "question", required=True)
+    if len(question) > MAX_QUESTION_CHARS:
+        raise ValueError(f"the question has {len(question)} characters, more than {MAX_QUESTION_CHARS}")
+    row_id = _text(data, "id", required=True)
+    answer = _text(data, "answer")
+    sources = tuple(clean_source(source) for source in _texts(data, "sources"))
+    if answer and not sources:
+        raise ValueError("it has an answer but no sources: name the documents that hold it")
+    if sources and not answer:
+        raise ValueError("it has sources but no answer: give the answer, or leave the sources empty")
+    known = {"id", "question", "answer", "accepted", "sources", "near_miss", "history", "fact", group}
+    return QuestionRow(
+        id=row_id,
+        fact=_text(data, group) or _text(data, "fact") or row_id,
+        question=question,
+        answer=answer,
+        accepted=tuple(value for value in _texts(data, "accepted") if value != answer),
+        sources=sources,
+        near_miss=clean_source(_text(data, "near_miss")),
+        history=_history(data),
+        extra={key: value for key, value in data.items() if key not in known - {group} and isinstance(value, str)},
+    )
+
+
+def clean_source(path: str) -> str:
+    """Return a document path as passages name it: forward slashes, no leading "./" or "/"."""
+    return path.strip().replace("\\", "/").removeprefix("./").lstrip("/")
+
+
+def _text(data: dict[str, Any], key: str, *, required: bool = False) -> str:
+    value = data.get(key)
+    if value is None and not required:
+        return ""
+    if not isinstance(value, str) or (required and not value.strip()):
+        raise ValueError(f"{key!r} must be {'a text that is not empty' if required else 'a text'}, not {value!r}")
+    return value.strip()
+
+
+def _texts(data: dict[str, Any], key: str) -> list[str]:
+    value = data.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
+        raise ValueError(f"{key!r} must be a list of texts, not {value!r}")
+    return [item.strip() for item in value]
+
+
+def _history(data: dict[str, Any]) -> tuple[Message, ...]:
+    value = data.get("history")
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise ValueError(f"'history' must be a list of messages, not {value!r}")
+    messages: list[Message] = []
+    for item in value:
+        role = item.get("role") if isinstance(item, dict) else None
+        content = item.get("content") if isinstance(item, dict) else None
+        if role not in ("user", "assistant") or not isinstance(content, str):
+            raise ValueError(f"a message of 'history' must hold a role (user, assistant) and a content, not {item!r}")
+        messages.append(Message(role=role, content=content))
+    return tuple(messages)
