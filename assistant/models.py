@@ -202,8 +202,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if {"name", "sha256", "files"} <= manifest.keys():
             return manifest
-    except (OSError, ValueError):
-        pass
+    except (OSError, ValueError, AttributeError):
+        pass  # missing, not JSON, or not an object: the same sentence below
     raise ModelError(f"The base model {path.parent.name} has no readable {path.name}: delete {path.parent} and start again.")
 
 

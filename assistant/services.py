@@ -26,6 +26,9 @@ from training.examinations import ExaminationStore
 from training.registry import AdapterRegistry
 from training.runs import RunLedger
 
+CONTEXT_TOKENS = 4096
+"""Tokens of one conversation's prompt and answer in the engine: above every prompt budget with the longest question."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
@@ -81,7 +84,11 @@ def open_engine(home: Home, settings: Settings) -> tuple[BaseModel, Engine]:
     """Open the base model and the engine that the settings (or the hardware) choose. Raises ModelError."""
     base = open_base(home.models, settings.engine.base_model)
     engine = make_engine(
-        settings.engine.kind, base, threads=settings.engine.threads or cores(), slots=settings.engine.slots, context=0
+        settings.engine.kind,
+        base,
+        threads=settings.engine.threads or cores(),
+        slots=settings.engine.slots,
+        context=CONTEXT_TOKENS,
     )
     return base, engine
 

@@ -6,12 +6,14 @@ scored 1 when the answer is right and cites a passage of a source; an unanswerab
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import fmean
+from typing import Any
 
 from feedback.records import Passage
 from feedback.wording import CITATION, REFUSAL, cited_numbers, is_refusal
@@ -20,6 +22,7 @@ from training.questions import QuestionRow, clean_source
 MAX_WORDS = 60
 """The longest answer in which a value counts: who recites the page has not answered."""
 
+_CITATION_LIST = re.compile(r"\[\d{1,2}(?:\s*,\s*\d{1,2})+\]")  # "[1, 2]" cites nothing, but states no value either
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)\s]*\)")
 _MARKS = re.compile(r"[*`~]|(?<!\w)_+|_+(?!\w)|^\s{0,3}#{1,6}\s", re.MULTILINE)
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
@@ -58,7 +61,7 @@ def fold(text: str) -> str:
 
 def without_citations(text: str) -> str:
     """Return `text` without its `[n]`, so that a passage's number is never taken for a value."""
-    return CITATION.sub("", text).strip()
+    return _CITATION_LIST.sub("", CITATION.sub("", text)).strip()
 
 
 def states_value(text: str, value: str) -> bool:
@@ -73,7 +76,7 @@ def _value_pattern(value: str) -> re.Pattern[str] | None:
     if not tokens:
         return None
     parts = [re.escape(tokens[0])]
-    for before, after in zip(tokens, tokens[1:], strict=False):
+    for before, after in itertools.pairwise(tokens):
         # "15 km", "15km" and "15-km" are one value; "on call" and "on-call" too, "oncall" is not
         apart = (before[-1].isalpha() and after[0].isalpha()) or (before[-1].isdigit() and after[-1].isdigit())
         parts.append((r"[\s-]+" if apart else r"[\s-]*") + re.escape(after))
@@ -102,7 +105,7 @@ def rouge_l(prediction: str, reference: str) -> float:
 
 
 @lru_cache(maxsize=1)
-def _rouge_scorer():  # type: ignore[no-untyped-def]
+def _rouge_scorer() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer(["rougeL"], use_stemmer=False)

@@ -120,8 +120,8 @@ def split_by(
 def _group_of(row: QuestionRow, field_name: str) -> str:
     if field_name == "fact":
         return row.fact
-    if field_name == "page" and row.sources:
-        return row.sources[0]
+    if field_name == "page" and "page" not in row.extra:
+        return next(iter(row.sources), row.near_miss) or row.id
     if field_name not in row.extra:
         known = ", ".join(["fact", "page", *sorted(row.extra)])
         raise DocumentError(f"The question {row.id!r} has no field {field_name!r} to split by; it has {known}.")

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from assistant.adapter_checks import check_adapter
 from assistant.engines.base import BASE_VERSION, AdapterVersion, CanaryReading, ChatRequest, Delta, LoadedAdapter
 from assistant.engines.template import ChatTemplate
 from assistant.models import BaseModel
@@ -47,10 +48,15 @@ class LlamaCppEngine:
     `threads` counts physical cores to use. Raises ModelError when the base has no GGUF.
     """
 
-    def __init__(self, base: BaseModel, *, threads: int, slots: int = 8, context: int = 2048, gguf_path: Path | None = None) -> None:
+    def __init__(
+        self, base: BaseModel, *, threads: int, slots: int = 8, context: int = 2048, gguf_path: Path | None = None
+    ) -> None:
         path = gguf_path or base.gguf_path
         if path is None or not path.is_file():
-            raise ModelError(f"The base model {base.name} has no GGUF file: use the transformers engine (engine = \"transformers\").")
+            raise ModelError(
+                f'The base model {base.name} has no GGUF file: use the transformers engine (engine = "transformers").'
+            )
+        self._base = base
         self._path = path
         self._threads = threads
         self._slots = slots
@@ -68,12 +74,13 @@ class LlamaCppEngine:
     def load(self, adapter: AdapterVersion | None) -> LlamaCppAdapter:
         """Start an instance for an adapter (None: the bare base) and warm it up.
 
-        Raises CorruptAdapter when llama.cpp refuses `adapter.gguf`, ModelError when it refuses the base.
+        Raises CorruptAdapter when the adapter fails a check or llama.cpp refuses it, ModelError when it refuses the base.
         """
         import xllamacpp as xlc
 
         params = self._params(xlc)
         if adapter is not None:
+            check_adapter(adapter, hf_dir=self._base.hf_dir, base_sha256=self._base.sha256)
             gguf = adapter.path / "adapter.gguf"
             if not gguf.is_file():
                 raise CorruptAdapter(adapter.version, "it has no adapter.gguf")
@@ -107,7 +114,8 @@ class LlamaCppEngine:
 
         def receive(chunk: dict[str, Any]) -> bool:
             chunks.put(chunk)
-            return closed.is_set()  # True ends the generation
+            # True ends the generation. The main thread is dead when the interpreter shuts down with an open stream.
+            return closed.is_set() or not threading.main_thread().is_alive()
 
         def call() -> None:
             try:
@@ -118,7 +126,8 @@ class LlamaCppEngine:
                 chunks.put(error)
 
         with _under_way(loaded):  # held here too, so that unload cannot slip in before the thread has started
-            threading.Thread(target=call, name="llama_cpp stream", daemon=True).start()
+            # Not a daemon: one that is killed inside C++ at shutdown aborts the process.
+            threading.Thread(target=call, name="llama_cpp stream").start()
             try:
                 yield from _deltas(chunks)
             finally:
@@ -163,6 +172,8 @@ class LlamaCppEngine:
         params.cpuparams_batch.n_threads = self._threads
         params.n_parallel = self._slots
         params.n_ctx = self._slots * self._context
+        params.fit_params = False  # probes the memory by loading the model twice: half of the start
+        params.warmup = False  # `load` warms the instance with a prompt of our own
         params.cache_ram_mib = _PREFIX_CACHE_MIB
         # The instance also listens on a free port of the loopback: nobody but us may use it.
         params.api_keys = [secrets.token_urlsafe(32)]

@@ -15,9 +15,10 @@ from feedback.records import Message
 
 
 class ChatTemplate:
-    """The tokenizer and the chat template of a Hugging Face folder (tokenizer.json, chat_template.jinja or tokenizer_config.json).
+    """The tokenizer and the chat template of a Hugging Face folder.
 
-    Raises ModelError when one of them is missing or cannot be read.
+    Reads tokenizer.json, and the template from chat_template.jinja or tokenizer_config.json. Raises ModelError when one of
+    them is missing or cannot be read.
     """
 
     def __init__(self, hf_dir: Path) -> None:
@@ -29,11 +30,15 @@ class ChatTemplate:
             self._tokenizer = Tokenizer.from_file(str(hf_dir / "tokenizer.json"))
         except Exception as error:  # tokenizers raises bare Exception
             raise ModelError(f"The tokenizer {hf_dir / 'tokenizer.json'} cannot be read: {error}.") from error
-        self._variables = {name: text for name in ("bos_token", "eos_token", "unk_token", "pad_token") if (text := _token(config, name))}
+        self._variables = {
+            name: text for name in ("bos_token", "eos_token", "unk_token", "pad_token") if (text := _token(config, name))
+        }
         self._template = _compile(_template_source(hf_dir, config))
         # A document or a question that holds the mark of a turn's end must not end the turn.
         self._marks = tuple(
-            token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special and len(token.content) > 1
+            token.content
+            for token in self._tokenizer.get_added_tokens_decoder().values()
+            if token.special and len(token.content) > 1
         )
         self.stop_ids = _stop_ids(generation, self._tokenizer.token_to_id(self._variables.get("eos_token", "")))
 

@@ -1,0 +1,63 @@
+"""One question from the command line."""
+
+from __future__ import annotations
+
+import getpass
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from assistant.chat import Done, Piece, Sources
+from assistant.config import Settings
+from assistant.home import Home
+from assistant.services import Services, open_services
+from feedback.errors import EngineError, UnknownUser
+from feedback.records import Turn
+from feedback.wording import cited_numbers
+
+
+def local_user(services: Services) -> str:
+    """Return the id of the account that questions from this command line belong to, made on the first one."""
+    name = f"{getpass.getuser()}@command-line"
+    try:
+        return services.store.user_by_name(name).id
+    except UnknownUser:
+        return services.store.add_user(name, secrets.token_urlsafe(24), "employee").id
+
+
+def ask_once(home: Home, settings: Settings, question: str, *, write: Callable[[str], None] | None) -> Turn:
+    """Ask one question; `write` gets the text as it streams, then the sources. Raises EngineError when the answer failed."""
+    with open_services(home, settings) as services:
+        if settings.documents.folder:
+            services.documents.add_folder(Path(settings.documents.folder))
+        user_id = local_user(services)
+        conversation = services.store.start_conversation(user_id, history=False)
+        turn: Turn | None = None
+        for event in services.chat.ask(user_id=user_id, conversation_id=conversation, question=question, history=False):
+            match event:
+                case Piece(text=text) if write:
+                    write(text)
+                case Done(turn=turn):
+                    pass
+                case Sources() | Piece():
+                    pass
+        if turn is None or turn.answer is None:
+            raise EngineError("The engine gave no answer: ask again.")
+        if turn.answer.error:
+            raise EngineError(turn.answer.error)
+        if write:
+            write("\n\n" + source_lines(turn) + "\n")
+        return turn
+
+
+def source_lines(turn: Turn) -> str:
+    """Return the sources of an answer as lines of text: cited ones marked, then adapter and times."""
+    answer = turn.answer
+    cited = cited_numbers(answer.text) if answer else ()
+    lines = [
+        f"{'*' if passage.number in cited else ' '} [{passage.number}] {passage.title}  ({passage.document})"
+        for passage in turn.asked.passages
+    ]
+    first = f", first token after {answer.ttft_s:.2f} s" if answer and answer.ttft_s is not None else ""
+    lines.append(f"  answered by {turn.asked.adapter} of {turn.asked.base_model}{first}")
+    return "\n".join(lines)

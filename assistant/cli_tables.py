@@ -1,0 +1,222 @@
+"""Commands that list and change what is kept: documents, feedback, runs, adapters, users."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from assistant.console import JsonOption, emit, opened, show
+from feedback.errors import DocumentError, NightschoolError
+
+documents = typer.Typer(help="The documents that answers come from.", no_args_is_help=True)
+feedback_commands = typer.Typer(help="What people said of the answers.", no_args_is_help=True)
+runs = typer.Typer(help="The ledger of nights.", no_args_is_help=True)
+adapters = typer.Typer(help="The adapters: what serves, what could.", no_args_is_help=True)
+users = typer.Typer(help="Who may log in.", no_args_is_help=True)
+
+
+def _documents(context: typer.Context):  # type: ignore[no-untyped-def]
+    from assistant.documents import DocumentStore
+
+    home, settings = opened(context)
+    return DocumentStore(home.documents_db, chunk_chars=settings.documents.chunk_chars), settings
+
+
+@documents.command("add")
+def documents_add(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="A folder of Markdown or text pages; the index then holds exactly its pages.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Index a folder; unchanged files are skipped."""
+    store, _ = _documents(context)
+    report = store.add_folder(folder)
+    if as_json:
+        emit(report)
+    else:
+        print(f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged, {report.removed} removed.")
+        for sentence in report.unread:
+            print(sentence)
+    if report.unread and not (report.added or report.changed or report.unchanged):
+        raise DocumentError(f"None of the files in {folder} could be read.")
+
+
+@documents.command("list")
+def documents_list(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the documents."""
+    store, _ = _documents(context)
+    show(
+        store.describe(),
+        ("path", "title", "version", "chunks"),
+        as_json=as_json,
+        empty="No documents yet: `nightschool documents add FOLDER`.",
+    )
+
+
+@documents.command("remove")
+def documents_remove(context: typer.Context, paths: Annotated[list[str], typer.Argument(help="Paths as `documents list` shows them.")]) -> None:
+    """Remove documents from the index at once."""
+    store, _ = _documents(context)
+    known = set(store.paths())
+    for path in paths:
+        if path not in known:
+            raise DocumentError(f"There is no document {path!r}: see `nightschool documents list`.")
+    print(f"{store.remove(paths)} removed.")
+
+
+@documents.command("search")
+def documents_search(
+    context: typer.Context,
+    question: Annotated[str, typer.Argument(help="What to look for.")],
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the passages that a question finds, best first."""
+    store, _ = _documents(context)
+    hits = store.search(question, limit=limit)
+    show(hits, ("score", "document", "title", "text"), as_json=as_json, empty="Nothing was found.")
+
+
+@feedback_commands.command("list")
+def feedback_list(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List every rated answer with what is said of it now."""
+    from feedback.store import FeedbackStore
+
+    home, _ = opened(context)
+    rows = [
+        {
+            "turn": rated.turn.id,
+            "user": rated.user_name,
+            "thumb": rated.feedback.thumb,
+            "question": rated.turn.asked.question,
+            "answer": rated.turn.answer.text if rated.turn.answer else None,
+            "correction": rated.feedback.correction,
+            "reasons": list(rated.feedback.reasons),
+            "comment": rated.feedback.comment,
+            "adapter": rated.turn.asked.adapter,
+        }
+        for rated in FeedbackStore(home.db).rated_turns()
+    ]
+    show(rows, ("turn", "user", "thumb", "question", "answer", "correction"), as_json=as_json, empty="No ratings yet.")
+
+
+@runs.command("list")
+def runs_list(context: typer.Context, limit: Annotated[int, typer.Option(min=1)] = 20, as_json: JsonOption = False) -> None:
+    """List the nights, newest first."""
+    from training.runs import RunLedger
+
+    home, _ = opened(context)
+    ledger = RunLedger(home.db, home.runs)
+    ledger.recover()
+    show(
+        ledger.runs(limit),
+        ("id", "created_at", "requested_by", "state", "outcome", "verdict", "candidate", "reason"),
+        as_json=as_json,
+        empty="No night has run yet: `nightschool night --now`.",
+    )
+
+
+@runs.command("show")
+def runs_show(context: typer.Context, run: Annotated[str, typer.Argument(help="A run's id, such as r0001.")]) -> None:
+    """Show one night with its curation and its examination, as JSON."""
+    from training.examinations import ExaminationStore
+    from training.runs import RunLedger
+
+    home, _ = opened(context)
+    ledger = RunLedger(home.db, home.runs)
+    found = ledger.run(run)
+    emit(
+        {
+            "run": found,
+            "examples": ledger.example_counts(run),
+            "refused_examples": ledger.refusals(run),
+            "examination": ExaminationStore(home.db).load(run),
+        }
+    )
+
+
+@runs.command("cancel")
+def runs_cancel(context: typer.Context, run: Annotated[str, typer.Argument(help="A run's id.")]) -> None:
+    """Ask a running night to stop; what it trained so far is kept in its folder."""
+    from training.runs import RunLedger
+
+    home, _ = opened(context)
+    RunLedger(home.db, home.runs).request_cancel(run)
+    print(f"{run} is asked to stop.")
+
+
+def _registry(context: typer.Context):  # type: ignore[no-untyped-def]
+    from training.registry import AdapterRegistry
+
+    home, _ = opened(context)
+    return AdapterRegistry(home.db, home.adapters)
+
+
+@adapters.command("list")
+def adapters_list(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the adapters; the one in service is marked."""
+    registry = _registry(context)
+    current = registry.current()
+    rows = [{**vars_of(row), "serving": "yes" if row.version == current else ""} for row in registry.list()]
+    show(rows, ("version", "serving", "status", "created_at", "run_id"), as_json=as_json, empty="No adapters yet; the base model serves.")
+
+
+@adapters.command("show")
+def adapters_show(context: typer.Context, version: Annotated[str, typer.Argument(help="A version, such as v0001.")]) -> None:
+    """Show one adapter with its manifest, as JSON."""
+    emit(_registry(context).show(version))
+
+
+@adapters.command("promote")
+def adapters_promote(
+    context: typer.Context,
+    version: Annotated[str, typer.Argument(help="The version to put into service.")],
+    reason: Annotated[str, typer.Option(help="Why; kept with the overruling.")],
+    by: Annotated[str, typer.Option(help="Who decides.")] = "command line",
+) -> None:
+    """Put an adapter into service, overruling the gate; a running server follows within a second or two."""
+    if not reason.strip():
+        raise NightschoolError("A promotion by hand needs a reason: --reason '…'.")
+    _registry(context).promote(version, by=by, reason=reason, overruled=True)
+    print(f"{version} is in service.")
+
+
+@adapters.command("rollback")
+def adapters_rollback(context: typer.Context, by: Annotated[str, typer.Option(help="Who decides.")] = "command line") -> None:
+    """Put back what served before."""
+    print(f"{_registry(context).rollback(by=by)} is in service again.")
+
+
+@users.command("add")
+def users_add(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="The login name.")],
+    admin: Annotated[bool, typer.Option("--admin", help="May open /admin.")] = False,
+    password: Annotated[
+        str, typer.Option(prompt=True, hide_input=True, confirmation_prompt=True, help="Asked for when not given.")
+    ] = "",
+) -> None:
+    """Add somebody who may log in."""
+    from feedback.store import FeedbackStore
+
+    home, _ = opened(context)
+    user = FeedbackStore(home.db).add_user(name, password, "admin" if admin else "employee")
+    print(f"{user.name} may log in as {user.role}.")
+
+
+@users.command("list")
+def users_list(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List who may log in."""
+    from feedback.store import FeedbackStore
+
+    home, _ = opened(context)
+    show(FeedbackStore(home.db).users(), ("name", "role", "created_at"), as_json=as_json, empty="Nobody yet.")
+
+
+def vars_of(row: object) -> dict[str, object]:
+    """Return a dataclass row as a dict."""
+    import dataclasses
+
+    return dataclasses.asdict(row)  # type: ignore[call-overload, no-any-return]

@@ -1,0 +1,189 @@
+"""What the admin page shows, as HTML and rows: pure functions over the records of the stores. Every value is escaped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from assistant.web.messages import version_name
+from feedback.turns import FailedAnswer
+from training.registry import AdapterRow
+from training.runs import Run
+
+MOST_POINTS = 300
+"""More points than this make a loss curve slower, not clearer."""
+
+VERDICTS = {
+    "PROMOTE": "the candidate was measurably better, and serves",
+    "HOLD": "the data could not tell, so nothing changed",
+    "REJECT": "the candidate was worse, so nothing changed",
+}
+Cell = tuple[str, str]  # class, HTML
+
+
+def when(moment: str | None) -> str:
+    """Return a stored time (ISO 8601, UTC) in this machine's zone, as people read it; "" for None."""
+    return datetime.fromisoformat(moment).astimezone().strftime("%d %b %Y, %H:%M") if moment else ""
+
+
+def duration(start: str, end: str | None) -> str:
+    """Return the time between two stored times, roughly; until now when there is no end."""
+    last = datetime.fromisoformat(end) if end else datetime.now(UTC)
+    return span((last - datetime.fromisoformat(start)).total_seconds())
+
+
+def span(seconds: float) -> str:
+    """Return a length of time, roughly: "40 s", "12 min", "1 h 5 min"."""
+    if seconds < 90:
+        return f"{max(0, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def facts_html(facts: Iterable[tuple[str, str, str]]) -> str:
+    """Return the few facts at the top: (name, value, small print)."""
+    items = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}{f'<small>{escape(small)}</small>' if small else ''}</dd></div>"
+        for name, value, small in facts
+    )
+    return f'<dl class="ns-facts">{items}</dl>'
+
+
+def last_night_html(last: Run | None, *, examples: int, refused: int) -> str:
+    """Return the last night's verdict and why."""
+    if last is None:
+        return _panel(
+            "Last night", '<p class="ns-empty">No night has run yet. Rate and correct some answers, then start one.</p>'
+        )
+    if last.outcome == "succeeded":
+        verdict = last.verdict or "HOLD"
+        head = f'<p><span class="ns-{verdict}">{verdict}</span>: {escape(VERDICTS[verdict])}.</p>'
+    else:
+        head = f'<p><span class="ns-failed-outcome">{escape((last.outcome or "").capitalize())}</span>: what serves did not change.</p>'
+    learned = f", {_plural(examples, 'example')}, {_plural(refused, 'rated answer')} left out" if examples or refused else ""
+    small = f"{last.id}, {when(last.created_at)}, took {duration(last.created_at, last.finished_at)}{learned}"
+    reason = f"<p>{escape(last.reason)}</p>" if last.reason else ""
+    return _panel("Last night", f'{head}{reason}<p class="ns-empty">{escape(small)}</p>')
+
+
+def running_night_html(running: Run | None, progress: Sequence[dict[str, Any]], *, next_night: str) -> str:
+    """Return how far the running night is, or when the next one starts."""
+    if running is None:
+        return _panel("Tonight", f"<p>No night is running. {escape(next_night)}</p>")
+    text = f"{running.id} is {running.state}, since {duration(running.created_at, None)}."
+    if progress and running.state == "training":
+        newest = progress[-1]
+        text += f" Step {newest['step']} of {newest.get('steps', '?')}, loss {newest['loss']:.3f}"
+        text += f", about {span(newest['eta_s'])} left" if newest.get("eta_s") is not None else ""
+        text += f", {newest['tokens_s']:.0f} tokens/s." if newest.get("tokens_s") else "."
+    return _panel(
+        "Tonight", f'<p role="status">{escape(text)}</p><p class="ns-empty">Started by {escape(running.requested_by)}.</p>'
+    )
+
+
+def read_progress(file: Path) -> list[dict[str, Any]]:
+    """Return the progress lines of a run, thinned to MOST_POINTS; lines that are not whole (yet) are left out."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError:
+        return []
+    points: list[dict[str, Any]] = []
+    for line in text.splitlines():
+        try:
+            point = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(point, dict) and isinstance(point.get("loss"), (int, float)) and isinstance(point.get("step"), int):
+            points.append(point)
+    stride = max(1, -(-len(points) // MOST_POINTS))
+    thinned = points[::stride]
+    return thinned if not points or thinned[-1] is points[-1] else [*thinned, points[-1]]
+
+
+def runs_html(runs: Sequence[Run]) -> str:
+    """Return the table of nights, newest first."""
+    rows = [
+        (
+            _tight(run.id),
+            _tight(when(run.created_at)),
+            _tight(duration(run.created_at, run.finished_at) if run.finished_at else run.state),
+            ("ns-tight", _outcome(run)),
+            _tight(run.candidate or ""),
+            _cell(run.reason),
+        )
+        for run in runs
+    ]
+    return _panel("Nights", _table(("Run", "Started", "Took", "Result", "Adapter", "Why"), rows, empty="No night has run yet."))
+
+
+def adapters_html(rows: Sequence[AdapterRow], *, serving: str) -> str:
+    """Return the table of adapters, newest first, the base model last."""
+    cells = [
+        (
+            _tight(row.version + (" (in service)" if row.version == serving else "")),
+            _tight(row.status),
+            _tight(row.run_id or "imported"),
+            _tight(when(row.created_at)),
+            _tight(when(row.promoted_at) or "never"),
+        )
+        for row in reversed(rows)
+    ]
+    base = _tight("base" + (" (in service)" if serving == "base" else ""))
+    cells.append((base, _tight("the model without an adapter"), _tight(""), _tight(""), _tight("")))
+    return _panel("Adapters", _table(("Version", "Gate", "Run", "Published", "Last promoted"), cells, empty=""))
+
+
+def errors_html(errors: Sequence[FailedAnswer]) -> str:
+    """Return the table of failed answers, newest first."""
+    rows = [
+        (
+            _tight(when(each.at)),
+            _tight(each.user_name),
+            _cell(each.question),
+            _tight(version_name(each.adapter)),
+            _cell(each.error),
+        )
+        for each in errors
+    ]
+    return _panel("Last errors", _table(("When", "Who", "Question", "Adapter", "Error"), rows, empty="No answer has failed."))
+
+
+def _outcome(run: Run) -> str:
+    if run.outcome is None:
+        return "running"
+    if run.outcome != "succeeded":
+        css = "" if run.outcome in ("missed", "cancelled") else ' class="ns-failed-outcome"'
+        return f"<span{css}>{escape(run.outcome)}</span>"
+    return f'<span class="ns-{run.verdict}">{escape(run.verdict or "done")}</span>'
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _cell(text: str) -> Cell:
+    return "", escape(text)
+
+
+def _tight(text: str) -> Cell:
+    return "ns-tight", escape(text)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str) -> str:
+    if not rows:
+        return f'<p class="ns-empty">{escape(empty)}</p>'
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
+    body = "".join("<tr>" + "".join(f'<td class="{css}">{html}</td>' for css, html in row) + "</tr>" for row in rows)
+    # focusable, so that a keyboard can scroll a table that is wider than the screen
+    return (
+        f'<div class="ns-scroll" tabindex="0" role="group"><table class="ns-table"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _panel(title: str, body: str) -> str:
+    return f'<section class="ns-panel"><h2>{escape(title)}</h2>{body}</section>'

@@ -1,0 +1,121 @@
+"""What the pages' script and other programs call: health, ratings, and the pages of the documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from pydantic import BaseModel, ConfigDict
+
+from assistant.services import Services
+from assistant.web import pages
+from assistant.web.document_view import render_page
+from assistant.web.guard import LOGIN_FIRST, current_user, problem_response
+from assistant.web.messages import feedback_state
+from feedback.errors import DocumentError, NotYourTurn, UnknownTurn
+from feedback.records import Feedback, Thumb, User
+from feedback.store import FeedbackStore
+
+CHANGED = "This page has changed since the answer was written, so the passage is not marked."
+
+
+class RatingBody(BaseModel):
+    """What somebody says of an answer. A field that is left out stays as it is; null (or "") withdraws it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    thumb: Thumb | None = None
+    reasons: tuple[str, ...] = ()
+    comment: str = ""
+    correction: str | None = None
+
+
+def health(services: Services) -> dict[str, Any]:
+    """Return what runs: the state of the server, what serves, and the night that is running (or None)."""
+    running = services.ledger.running()
+    return {
+        "status": "ok",
+        "adapter": services.pool.current,
+        "base": services.base.name,
+        "engine": services.engine.name,
+        "night": None if running is None else {"run": running.id, "state": running.state, "step": running.step},
+    }
+
+
+def save_rating(store: FeedbackStore, *, turn_id: str, user: User, body: RatingBody) -> Feedback:
+    """Record what `body` names, and return what the user says of the turn now.
+
+    Raises UnknownTurn, NotYourTurn, and StoreError for a value that cannot be stored.
+    """
+    said = body.model_fields_set
+    now = store.feedback(turn_id, user.id) or Feedback(turn_id=turn_id, user_id=user.id)
+    if said & {"thumb", "reasons", "comment"}:
+        now = store.rate(
+            turn_id,
+            user.id,
+            body.thumb if "thumb" in said else now.thumb,
+            reasons=body.reasons if "reasons" in said else now.reasons,
+            comment=body.comment if "comment" in said else now.comment,
+        )
+    if "correction" in said:
+        now = store.correct(turn_id, user.id, (body.correction or "").strip() or None, verified=user.role == "admin")
+    return now
+
+
+def api_routes(services: Services) -> APIRouter:
+    """Return the routes /health, /api/turns/{id}/rating and /documents/{path}."""
+    router = APIRouter()
+    store = services.store
+
+    @router.get("/health")
+    def show_health() -> dict[str, Any]:
+        return health(services)
+
+    @router.post("/api/turns/{turn_id}/rating")
+    def rate(request: Request, turn_id: str, body: RatingBody) -> Response:
+        user = current_user(request)
+        if user is None:
+            return JSONResponse({"error": LOGIN_FIRST}, status_code=401)
+        now = save_rating(store, turn_id=turn_id, user=user, body=body)
+        return JSONResponse(feedback_state(turn_id, now))
+
+    @router.get("/documents/{path:path}", response_class=HTMLResponse)
+    def show_document(request: Request, path: str, turn: str = "", passage: int = 0) -> Response:
+        try:
+            title, text, version = services.documents.page(path)
+        except DocumentError:
+            return problem_response(request, 404, f"There is no page {path!r} any more: it was removed, or the link is wrong.")
+        marked, note = _passage(store, current_user(request), turn_id=turn, number=passage, path=path, version=version)
+        body, found = render_page(text, passage=marked)
+        if marked and not found:
+            note = CHANGED
+        return HTMLResponse(pages.document(title=title, path=path, version=version, body=body, note=note))
+
+    return router
+
+
+def _passage(store: FeedbackStore, user: User | None, *, turn_id: str, number: int, path: str, version: int) -> tuple[str, str]:
+    """Return the text of a turn's passage to mark, and a sentence when it cannot be marked; both "" when none is asked for.
+
+    Passages are found by their text as the turn stored it: the ids of chunks change when a page is indexed anew.
+    """
+    if not turn_id or user is None:
+        return "", ""
+    try:
+        turn = store.turn(turn_id)
+    except UnknownTurn:
+        return "", ""
+    if turn.asked.user_id != user.id and user.role != "admin":
+        raise NotYourTurn(turn_id, user.name)
+    for each in turn.asked.passages:
+        if each.number == number and each.document == path:
+            return each.text, CHANGED if each.document_version != version else ""
+    return "", ""
+
+
+def sentence_of_validation(errors: Mapping[str, Any]) -> str:
+    """Return one sentence for the first fault of a request's body."""
+    place = ".".join(str(part) for part in errors["loc"] if part != "body") or "the body"
+    return f"The request cannot be read: {place} is wrong ({str(errors['msg']).lower()})."

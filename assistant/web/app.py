@@ -1,0 +1,111 @@
+"""The web application: the door, the login, the API, and two Gradio pages with a door each."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.middleware.cors import CORSMiddleware
+
+from assistant.services import Services
+from assistant.web import pages
+from assistant.web.api import api_routes, sentence_of_validation
+from assistant.web.auth import Logins, login_routes
+from assistant.web.guard import Guard, current_user, problem_response
+from feedback.errors import NightschoolError, NotYourTurn, UnknownTurn
+from feedback.records import REASONS
+
+STATUS: tuple[tuple[type[NightschoolError], int], ...] = ((UnknownTurn, 404), (NotYourTurn, 403), (NightschoolError, 400))
+"""The HTTP status of an error; the first class that fits."""
+
+
+def create_app(services: Services, *, logins: Logins | None = None) -> FastAPI:
+    """Build the application over open services; whoever calls it runs the server. `logins` is for tests with a clock of theirs."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read by Gradio when it is imported
+    app = FastAPI(title="Nightschool", docs_url=None, redoc_url=None, openapi_url=None)
+    _add_error_sentences(app)
+    app.include_router(
+        login_routes(logins or Logins(services.store, hours=services.settings.server.session_hours), services.store)
+    )
+    app.include_router(api_routes(services))
+    # the last one added is the first one asked: the guard stands before everything
+    app.add_middleware(
+        CORSMiddleware, allow_origins=[], allow_methods=["GET", "POST"]
+    )  # with this, Gradio adds no CORS of its own
+    app.add_middleware(Guard, store=services.store)
+    _mount_pages(app, services)
+    return app
+
+
+def _add_error_sentences(app: FastAPI) -> None:
+    @app.exception_handler(NightschoolError)
+    def known(request: Request, error: NightschoolError) -> Response:
+        return problem_response(request, next(status for kind, status in STATUS if isinstance(error, kind)), str(error))
+
+    @app.exception_handler(RequestValidationError)
+    def unreadable(request: Request, error: RequestValidationError) -> Response:
+        return problem_response(request, 422, sentence_of_validation(error.errors()[0]))
+
+
+def _mount_pages(app: FastAPI, services: Services) -> None:
+    """Mount the admin page and then the chat, which takes every path that is left."""
+    import gradio as gr
+
+    from assistant.web.admin_page import admin_page
+    from assistant.web.chat_page import chat_page
+
+    for path, blocks, who in (("/admin", admin_page(services), _admin_name), ("/", chat_page(services), _user_name)):
+        gr.mount_gradio_app(
+            app,
+            blocks,
+            path=path,
+            auth_dependency=who,
+            theme=_theme(),
+            css=pages.static_text("app.css"),
+            head=_head(),
+            footer_links=[],
+            run_history=False,
+            show_error=False,
+            enable_monitoring=False,
+            max_file_size="20mb",
+            ssr_mode=False,
+            pwa=False,
+        )
+
+
+def _user_name(request: Request) -> str | None:
+    user = current_user(request)
+    return user.name if user else None
+
+
+def _admin_name(request: Request) -> str | None:
+    user = current_user(request)
+    return user.name if user and user.role == "admin" else None
+
+
+def _head() -> str:
+    script = pages.static_text("rating.js").replace("/*REASONS*/[]/*REASONS*/", json.dumps(list(REASONS)))
+    return f'<meta name="color-scheme" content="light dark"><script>{script}</script>'
+
+
+def _theme() -> object:
+    """Return a quiet theme on the fonts of the reader's own machine: no page loads anything from elsewhere."""
+    import gradio as gr
+
+    return gr.themes.Default(
+        primary_hue=gr.themes.colors.blue,
+        neutral_hue=gr.themes.colors.slate,
+        radius_size=gr.themes.sizes.radius_md,
+        font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"],
+        font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
+    ).set(
+        button_primary_background_fill="#1f4d78",
+        button_primary_background_fill_hover="#173b5d",
+        button_primary_background_fill_dark="#1f4d78",
+        button_primary_background_fill_hover_dark="#2a6299",
+        button_primary_text_color="#ffffff",
+        button_primary_text_color_dark="#ffffff",
+    )

@@ -1,0 +1,93 @@
+"""A page of the documents as HTML, with the passage of an answer marked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import nh3
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+ANCHOR = "passage"
+"""The id of the first marked block: a link ends in #passage."""
+
+_MARKED = ("paragraph_open", "tr_open", "fence", "code_block", "html_block")
+"""The smallest blocks that are marked: a paragraph (also one in a list item), a row of a table, a piece of code."""
+
+
+@cache
+def _markdown() -> MarkdownIt:
+    return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+
+
+def render_page(text: str, *, passage: str = "") -> tuple[str, bool]:
+    """Return the page's Markdown as safe HTML, and whether `passage` was found and marked in it.
+
+    Raw HTML in the page is shown as text. Relative links lead to the other pages of the documents.
+    """
+    tokens = _markdown().parse(text)
+    lines = _passage_lines(text, passage) if passage else frozenset()
+    first = True
+    for token in _blocks(tokens):
+        if token.map and lines.intersection(range(*token.map)):
+            token.attrJoin("class", "passage")
+            if first:
+                token.attrSet("id", ANCHOR)
+                first = False
+    html = _markdown().renderer.render(tokens, _markdown().options, {})
+    return nh3.clean(str(html), attributes=_attributes(), link_rel="noopener noreferrer"), not first
+
+
+def _blocks(tokens: list[Token]) -> Iterator[Token]:
+    """Yield the blocks that may be marked. Rows of a table carry no lines of their own before their cells do."""
+    for token in tokens:
+        if token.type == "paragraph_open" and token.hidden:
+            continue  # the paragraph of a tight list is not rendered: its list item stands for it
+        if token.type in _MARKED or (token.type == "list_item_open" and token.map):
+            yield token
+
+
+def _passage_lines(text: str, passage: str) -> frozenset[int]:
+    """Return the numbers of the page's lines that the passage holds; none when the page does not hold the whole passage.
+
+    A passage may join neighbouring pieces of a page whose headings were left out, so its lines are looked for in order.
+    """
+    wanted = [line.strip() for line in passage.splitlines() if line.strip()]
+    page = [line.strip() for line in text.splitlines()]
+    best: list[int] = []
+    for start, line in enumerate(page):
+        if not wanted or not _holds(line, wanted[0]):
+            continue
+        found = _follow(page, wanted, start)
+        if len(found) == len(wanted) and (not best or found[-1] - found[0] < best[-1] - best[0]):
+            best = found
+    return frozenset(best)
+
+
+def _follow(page: list[str], wanted: list[str], start: int) -> list[int]:
+    found: list[int] = []
+    at = start
+    for line in wanted:
+        while at < len(page) and not _holds(page[at], line):
+            at += 1
+        if at == len(page):
+            break
+        found.append(at)
+    return found
+
+
+def _holds(page_line: str, passage_line: str) -> bool:
+    """Say whether a line of the page holds a line of a passage, which may begin or end within it."""
+    return passage_line in page_line or passage_line.lstrip("# ") == page_line.lstrip("# ")
+
+
+@cache
+def _attributes() -> dict[str, set[str]]:
+    allowed: dict[str, Any] = {tag: set(names) for tag, names in nh3.ALLOWED_ATTRIBUTES.items()}
+    for tag in ("p", "li", "tr", "pre", "div"):
+        allowed.setdefault(tag, set()).update({"class", "id"})
+    for tag in ("th", "td"):
+        allowed.setdefault(tag, set()).add("style")
+    return allowed

@@ -1,0 +1,39 @@
+"""The plain pages that Gradio has no part in: login, problem and document. Templates in, HTML out."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import jinja2
+
+_HERE = Path(__file__).parent
+
+
+def static_text(name: str) -> str:
+    """Return one of the files in `static/`: the style sheets and the script."""
+    return (_HERE / "static" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    environment.globals["style"] = static_text("pages.css")
+    return environment
+
+
+def login(*, error: str = "", name: str = "", next_path: str = "/") -> str:
+    """Return the login page; `error` is a sentence above the form, `name` what was typed before."""
+    return _environment().get_template("login.html").render(error=error, name=name, next_path=next_path)
+
+
+def problem(sentence: str) -> str:
+    """Return a page that holds one sentence and the way back."""
+    return _environment().get_template("problem.html").render(sentence=sentence)
+
+
+def document(*, title: str, path: str, version: int, body: str, note: str) -> str:
+    """Return a page of the documents; `body` is safe HTML, `note` a sentence above it (or "")."""
+    return _environment().get_template("document.html").render(title=title, path=path, version=version, body=body, note=note)

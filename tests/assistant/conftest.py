@@ -1,0 +1,112 @@
+"""The embedded model, imported once and kept in pytest's cache; adapters made of random numbers; an engine without a model."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assistant.adapter_checks import linear_shapes
+from assistant.engines.base import BASE_VERSION, AdapterVersion, CanaryReading, ChatRequest, Delta, LoadedAdapter
+from assistant.models import EMBEDDED, BaseModel, open_base
+from feedback.records import Message
+
+MakeAdapter = Callable[..., Path]
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@pytest.fixture(scope="session")
+def base(pytestconfig: pytest.Config) -> BaseModel:
+    """The embedded base model. The import takes most of a minute, so it is kept between sessions."""
+    assert pytestconfig.cache is not None
+    return open_base(pytestconfig.cache.mkdir("models"), EMBEDDED)
+
+
+@pytest.fixture(scope="session")
+def random_adapter() -> MakeAdapter:
+    """Write a PEFT adapter of random numbers for a Hugging Face folder: `random_adapter(folder, hf_dir, seed=, scale=)`."""
+
+    def make(folder: Path, hf_dir: Path, *, seed: int = 0, scale: float = 0.02, rank: int = 4) -> Path:
+        from safetensors.numpy import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        numbers = np.random.default_rng(seed)
+        tensors = {}
+        for module, (rows, columns) in linear_shapes(hf_dir).items():
+            if module.rpartition(".")[2] in TARGETS:
+                key = f"base_model.model.{module}"
+                tensors[f"{key}.lora_A.weight"] = numbers.normal(0, scale, (rank, columns)).astype(np.float32)
+                tensors[f"{key}.lora_B.weight"] = numbers.normal(0, scale, (rows, rank)).astype(np.float32)
+        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": 2 * rank, "target_modules": TARGETS}
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+        return folder
+
+    return make
+
+
+class SpokenAdapter:
+    """What `SpeakingEngine` loads: it knows its version and whether it is still loaded."""
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+        self.loaded = True
+
+
+class SpeakingEngine:
+    """An engine without a model: an answer is its version's name over and over, a millisecond a word.
+
+    An adapter that is unloaded while it speaks says so, which is what a pool must never let happen.
+    """
+
+    name = "speaking 1"
+
+    def __init__(self) -> None:
+        self.loads: list[str] = []
+        self.unloads: list[str] = []
+        self.alive: set[str] = set()
+        self.canaries: dict[str, float] = {}  # version -> how far its canary stands from the base's
+        self._lock = threading.Lock()
+
+    def load(self, adapter: AdapterVersion | None) -> SpokenAdapter:
+        version = adapter.version if adapter else BASE_VERSION
+        with self._lock:
+            self.loads.append(version)
+            self.alive.add(version)
+        return SpokenAdapter(version)
+
+    def stream(self, request: ChatRequest, adapter: LoadedAdapter) -> Iterator[Delta]:
+        assert isinstance(adapter, SpokenAdapter)
+        for _ in range(request.max_tokens):
+            time.sleep(0.001)
+            yield Delta(text=f"{adapter.version} " if adapter.loaded else "UNLOADED ")
+        yield Delta(text="", finish_reason="length", prompt_tokens=1, completion_tokens=request.max_tokens)
+
+    def unload(self, adapter: LoadedAdapter) -> None:
+        assert isinstance(adapter, SpokenAdapter)
+        adapter.loaded = False
+        with self._lock:
+            self.unloads.append(adapter.version)
+            self.alive.discard(adapter.version)
+
+    def canary(self, adapter: LoadedAdapter, prompts: Sequence[Sequence[Message]]) -> list[CanaryReading]:
+        moved = 0.0 if adapter.version == BASE_VERSION else self.canaries.get(adapter.version, 0.5)
+        logprobs = {token: -1.0 - token / 10 - moved for token in range(40)}
+        return [CanaryReading(prompt=prompt[-1].content, logprobs=logprobs) for prompt in prompts]
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        return sum(len(message.content.split()) for message in messages)
+
+    def close(self) -> None:
+        self.alive.clear()
+
+
+@pytest.fixture
+def speaking_engine() -> SpeakingEngine:
+    """A fresh engine without a model."""
+    return SpeakingEngine()

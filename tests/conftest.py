@@ -1,0 +1,203 @@
+"""A whole Nightschool without a model: real stores, real documents, a real pool, and an engine that reads passages aloud."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from assistant.engines.base import AdapterVersion, CanaryReading, ChatRequest, Delta, LoadedAdapter
+    from assistant.services import Services
+    from feedback.records import Message
+
+PASSWORDS = {"anna": "correct horse", "ben": "battery staple", "ada": "admin of admins"}
+PAGES = {
+    "travel/hotels.md": (
+        "# Hotels\n\nA room in London may cost up to €140 a night, breakfast not included.\n\n"
+        "## Booking\n\nBook in Pennant at least 3 weeks before departure.\n"
+    ),
+    "leave/annual-leave.md": (
+        "# Annual leave\n\nEverybody has 27 days of annual leave a year.\n\n"
+        "- Up to 5 days can be carried over.\n- They lapse on 31 March.\n"
+    ),
+    "it/vpn.md": (
+        "# Network and VPN\n\n| What | Extension |\n| --- | --- |\n| Service desk | 2200 |\n| VPN support | 2217 |\n\n"
+        "The VPN closes idle connections after 8 hours.\n"
+    ),
+}
+
+
+@dataclass
+class ReadAloud:
+    """What `ReadingEngine` loads."""
+
+    version: str
+
+
+class ReadingEngine:
+    """An engine without a model: it reads the first line of the first passage aloud, word by word, and cites it.
+
+    "slowly" in a question makes it take its time, "fail" makes it fail half-way.
+    """
+
+    name = "reading aloud 1"
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Message, ...]] = []
+
+    def load(self, adapter: AdapterVersion | None) -> ReadAloud:
+        return ReadAloud(adapter.version if adapter else "base")
+
+    def stream(self, request: ChatRequest, adapter: LoadedAdapter) -> Iterator[Delta]:
+        from assistant.engines.base import Delta
+        from feedback.errors import EngineError
+
+        self.seen.append(request.messages)
+        last = request.messages[-1].content
+        passage, question = last.split("\n\n", 1)[0], last.rsplit("Question: ", 1)[1]
+        words = [*next(line for line in passage.splitlines()[1:] if line.strip()).split(), "[1]"]
+        for word in words * (40 if "slowly" in question else 1):
+            time.sleep(0.1 if "slowly" in question else 0.002)
+            yield Delta(text=f"{word} ")
+            if "fail" in question:
+                raise EngineError("The engine lost its place: ask again.")
+        yield Delta(text="", finish_reason="stop", prompt_tokens=20, completion_tokens=len(words))
+
+    def unload(self, adapter: LoadedAdapter) -> None:
+        pass
+
+    def canary(self, adapter: LoadedAdapter, prompts: Sequence[Sequence[Message]]) -> list[CanaryReading]:
+        from assistant.engines.base import CanaryReading
+
+        moved = 0.0 if adapter.version == "base" else 0.5
+        return [
+            CanaryReading(prompt=prompt[-1].content, logprobs={token: -1.0 - token / 10 - moved for token in range(40)})
+            for prompt in prompts
+        ]
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        return sum(len(message.content.split()) for message in messages)
+
+    def close(self) -> None:
+        pass
+
+
+def build_services(home_dir: Path, *, queue: int = 8, pages: Path | None = None) -> Services:
+    """Open every store below `home_dir`, with three users, the pages above (or a folder) and the engine without a model."""
+    from assistant.chat import Chat
+    from assistant.config import EngineSettings, Settings
+    from assistant.documents import DocumentStore
+    from assistant.engines.base import AdapterVersion
+    from assistant.hardware import PromptLimits
+    from assistant.home import Home
+    from assistant.models import BaseModel
+    from assistant.pool import AdapterPool
+    from assistant.prompt import PromptBuilder
+    from assistant.services import Services
+    from feedback.store import FeedbackStore
+    from training.examinations import ExaminationStore
+    from training.registry import AdapterRegistry
+    from training.runs import RunLedger
+
+    home = Home(home_dir)
+    store = FeedbackStore(home.db)
+    for name, password in PASSWORDS.items():
+        store.add_user(name, password, "admin" if name == "ada" else "employee")
+    documents = DocumentStore(home.documents_db)
+    if pages is None:
+        pages = home.root / "pages"
+        for path, text in PAGES.items():
+            (pages / path).parent.mkdir(parents=True, exist_ok=True)
+            (pages / path).write_text(text, encoding="utf-8")
+    documents.add_folder(pages)
+    registry = AdapterRegistry(home.db, home.adapters)
+    engine: Any = ReadingEngine()
+    prompts = PromptBuilder(
+        documents, engine.count_tokens, limits=PromptLimits(tokens=400, passages=2, following=0), threshold=0.3
+    )
+    base = BaseModel(name="reader", path=home.models, hf_dir=home.models, gguf_path=None, sha256="0" * 64)
+
+    def verified(version: str) -> AdapterVersion:
+        registry.verify(version)
+        return AdapterVersion(version=version, path=registry.path(version))
+
+    pool = AdapterPool(engine, verified)
+    return Services(
+        home=home,
+        settings=Settings(engine=EngineSettings(queue=queue)),
+        store=store,
+        documents=documents,
+        registry=registry,
+        ledger=RunLedger(home.db, home.runs),
+        examinations=ExaminationStore(home.db),
+        base=base,
+        engine=engine,
+        prompts=prompts,
+        pool=pool,
+        chat=Chat(
+            store=store, prompts=prompts, engine=engine, pool=pool, base_model=base.name, base_hash=base.sha256, max_tokens=96, queue=queue
+        ),
+    )
+
+
+def publish_adapter(services: Services, *, status: Any = "candidate", run_id: str | None = None) -> str:
+    """Publish an adapter whose files hold nothing; the engine without a model serves it under its version's name."""
+    folder = services.home.root / "candidate"
+    folder.mkdir(exist_ok=True)
+    for name in ("adapter_config.json", "adapter_model.safetensors", "adapter.gguf"):
+        (folder / name).write_text("{}", encoding="utf-8")
+    return services.registry.publish(folder, {}, status, run_id)
+
+
+@contextmanager
+def running_server(app: Any) -> Iterator[str]:
+    """Serve an application on a free port in a thread, and yield its address."""
+    import uvicorn
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", timeout_graceful_shutdown=2))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not server.started:
+        assert time.monotonic() < deadline and thread.is_alive(), "the server does not start"
+        time.sleep(0.02)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(15)
+
+
+@pytest.fixture(scope="session")
+def make_services() -> Callable[..., Services]:
+    """`make_services(home_dir)`: see `build_services`."""
+    return build_services
+
+
+@pytest.fixture(scope="session")
+def make_adapter() -> Callable[..., str]:
+    """`make_adapter(services)`: see `publish_adapter`."""
+    return publish_adapter
+
+
+@pytest.fixture(scope="session")
+def serve() -> Callable[..., Any]:
+    """`with serve(app) as address`: see `running_server`."""
+    return running_server
+
+
+@pytest.fixture(scope="session")
+def passwords() -> dict[str, str]:
+    """The users by name: anna and ben are employees, ada is an admin."""
+    return PASSWORDS
