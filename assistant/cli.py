@@ -103,12 +103,18 @@ def night(
 
 @app.command()
 def demo(
-    documents: Annotated[Path | None, typer.Option(help="A folder of Markdown or text pages (default: the sample company).")] = None,
+    documents: Annotated[
+        Path | None, typer.Option(help="A folder of Markdown or text pages (default: the sample company).")
+    ] = None,
     questions: Annotated[Path | None, typer.Option(help="JSONL of questions with accepted answers and sources.")] = None,
     split_by: Annotated[str, typer.Option(help="Field whose values are kept whole in one half of the split.")] = "fact",
-    minutes: Annotated[float | None, typer.Option(help="Time budget of the whole story (default: 30, or 10 with --quick).")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Time budget of the whole story (default: 30, or 10 with --quick).")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="The short story.")] = False,
-    keep: Annotated[Path | None, typer.Option(help="Play it in this (empty) home and keep it, instead of a throw-away one.")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Play it in this (empty) home and keep it, instead of a throw-away one.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Play the whole story in a throw-away home: ask, rate, correct, learn, examine, and show before and after."""

@@ -56,7 +56,9 @@ def documents_list(context: typer.Context, as_json: JsonOption = False) -> None:
 
 
 @documents.command("remove")
-def documents_remove(context: typer.Context, paths: Annotated[list[str], typer.Argument(help="Paths as `documents list` shows them.")]) -> None:
+def documents_remove(
+    context: typer.Context, paths: Annotated[list[str], typer.Argument(help="Paths as `documents list` shows them.")]
+) -> None:
     """Remove documents from the index at once."""
     store, _ = _documents(context)
     known = set(store.paths())
@@ -160,7 +162,12 @@ def adapters_list(context: typer.Context, as_json: JsonOption = False) -> None:
     registry = _registry(context)
     current = registry.current()
     rows = [{**vars_of(row), "serving": "yes" if row.version == current else ""} for row in registry.list()]
-    show(rows, ("version", "serving", "status", "created_at", "run_id"), as_json=as_json, empty="No adapters yet; the base model serves.")
+    show(
+        rows,
+        ("version", "serving", "status", "created_at", "run_id"),
+        as_json=as_json,
+        empty="No adapters yet; the base model serves.",
+    )
 
 
 @adapters.command("show")

@@ -35,7 +35,9 @@ class ServerSettings(_Section):
 class DocumentSettings(_Section):
     """What is indexed."""
 
-    folder: str = Field(default="", description="folder that `serve` indexes at its start; empty: only what `documents add` added")
+    folder: str = Field(
+        default="", description="folder that `serve` indexes at its start; empty: only what `documents add` added"
+    )
     chunk_chars: int = Field(default=560, ge=120, le=4000, description="longest chunk, in characters")
 
 
@@ -43,10 +45,14 @@ class EngineSettings(_Section):
     """What runs the model."""
 
     kind: Literal["auto", "llama_cpp", "transformers"] = "auto"
-    base_model: str = Field(default="smollm2-135m-instruct", description="a name below models/, or the path of a Hugging Face folder")
+    base_model: str = Field(
+        default="smollm2-135m-instruct", description="a name below models/, or the path of a Hugging Face folder"
+    )
     threads: int = Field(default=0, ge=0, description="0: one for each core")
     slots: int = Field(default=8, ge=1, le=64, description="answers written at the same time")
-    queue: int = Field(default=32, ge=1, description="answers written and waiting, together; past it people are asked to try again")
+    queue: int = Field(
+        default=32, ge=1, description="answers written and waiting, together; past it people are asked to try again"
+    )
 
 
 class ChatSettings(_Section):
@@ -68,7 +74,9 @@ class NightSettings(_Section):
     min_effect: float = Field(default=0.02, ge=0, le=1, description="least gain that counts as better")
     questions: str = Field(default="", description="JSONL file of sealed questions; never trained on")
     examined: int = Field(default=150, ge=2, description="most questions of one examination, sampled by fact past that")
-    max_per_user: float = Field(default=1.0, gt=0, le=1, description="largest share of the examples that one person can contribute")
+    max_per_user: float = Field(
+        default=1.0, gt=0, le=1, description="largest share of the examples that one person can contribute"
+    )
     rank: int = Field(default=16, ge=1, le=256)
     learning_rate: float = Field(default=5e-4, gt=0)
     epochs: float = Field(default=2.0, gt=0)

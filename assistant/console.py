@@ -21,7 +21,9 @@ def sample_company() -> Path:
     """Return the folder of the sample company, which ships beside the packages. Raises SettingsError where it does not."""
     folder = Path(__file__).resolve().parent.parent / "data"
     if not (folder / "handbook").is_dir():
-        raise SettingsError(f"The sample company is not in {folder}: install Nightschool from its repository, or name your own documents.")
+        raise SettingsError(
+            f"The sample company is not in {folder}: install Nightschool from its repository, or name your own documents."
+        )
     return folder
 
 
@@ -49,7 +51,11 @@ def plain(value: Any) -> Any:
 
 def emit(value: Any) -> None:
     """Print a value as JSON on stdout."""
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=lambda each: plain(each) if dataclasses.is_dataclass(each) else str(each)))
+    print(
+        json.dumps(
+            value, ensure_ascii=False, indent=2, default=lambda each: plain(each) if dataclasses.is_dataclass(each) else str(each)
+        )
+    )
 
 
 def show(rows: Sequence[Any], columns: Sequence[str], *, as_json: bool, empty: str) -> None:

@@ -14,10 +14,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlite_utils import Migrations
+from sqlite_utils import Database, Migrations
 
 from assistant.chunks import page_title, split_page
-from feedback.database import Connections
+from feedback.database import Connections, execute_script
 from feedback.errors import DocumentError
 
 SUFFIXES = {".md", ".markdown", ".txt"}
@@ -33,13 +33,12 @@ _STOPWORDS = frozenset(
     "were what when where which who whom whose why will with would you your yours".split()
 )
 
-migrations = Migrations("documents")
 
-
-@migrations()
-def m001_documents(db) -> None:  # type: ignore[no-untyped-def]
+def _m0001_documents(db: Database) -> None:
     """Pages with their chunks; the FTS table indexes the chunks' text and titles with English stemming."""
-    db.executescript("""
+    execute_script(
+        db,
+        """
         create table documents (
             id integer primary key,
             path text not null unique,      -- below the folder it was added from, forward slashes
@@ -66,7 +65,12 @@ def m001_documents(db) -> None:  # type: ignore[no-untyped-def]
         create trigger chunks_removed after delete on chunks begin
             insert into chunks_fts(chunks_fts, rowid, title, text) values ('delete', old.id, old.title, old.text);
         end;
-    """)
+        """,
+    )
+
+
+document_migrations = Migrations("documents")
+document_migrations(name="0001_documents")(_m0001_documents)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +126,7 @@ class DocumentStore:
     """The documents of one home, and search over them."""
 
     def __init__(self, path: Path, *, chunk_chars: int = 560) -> None:
-        self._connections = Connections(path, [migrations])
+        self._connections = Connections(path, [document_migrations])
         self._chunk_chars = chunk_chars
 
     def add_folder(self, folder: Path) -> AddReport:
@@ -163,7 +167,8 @@ class DocumentStore:
                 document_id = known[0]
             else:
                 document_id = db.execute(
-                    "insert into documents (path, title, text, sha256, version) values (?, ?, ?, ?, 1)", [path, title, text, digest]
+                    "insert into documents (path, title, text, sha256, version) values (?, ?, ?, ?, 1)",
+                    [path, title, text, digest],
                 ).lastrowid
             chunks = split_page(text, fallback_title=Path(path).stem, max_chars=self._chunk_chars)
             for ordinal, chunk in enumerate(chunks):

@@ -83,9 +83,7 @@ class Judged:
     scored: Scored
 
 
-def answer_once(
-    engine: Engine, loaded: LoadedAdapter, prepared: Prepared, row: QuestionRow, *, max_tokens: int
-) -> Judged:
+def answer_once(engine: Engine, loaded: LoadedAdapter, prepared: Prepared, row: QuestionRow, *, max_tokens: int) -> Judged:
     """Answer one prepared question as the chat does, and judge it."""
     started = time.perf_counter()
     text, tokens = REFUSAL, 0
@@ -172,9 +170,7 @@ def examine(request: Request, folder: Path) -> dict[str, Any]:
     try:
         prepared = [(row, prompts.prepare(row.question, row.history)) for row in questions]
         results = {
-            contestant.name: examine_contestant(
-                engine, prepared, contestant, max_tokens=settings.chat.max_tokens, tick=tick
-            )
+            contestant.name: examine_contestant(engine, prepared, contestant, max_tokens=settings.chat.max_tokens, tick=tick)
             for contestant in request.contestants
         }
         engine_name = engine.name
@@ -189,9 +185,7 @@ def examine(request: Request, folder: Path) -> dict[str, Any]:
             if (number := _gold_passage(row, pair)) is not None
         ][:PERPLEXITY_SAMPLE]
         for contestant in request.contestants:
-            results[contestant.name]["perplexity"] = (
-                gold_perplexity(base.hf_dir, contestant.folder, gold) if gold else None
-            )
+            results[contestant.name]["perplexity"] = gold_perplexity(base.hf_dir, contestant.folder, gold) if gold else None
             results[contestant.name]["perplexity_questions"] = len(gold)
     return {
         "engine": engine_name,

@@ -44,7 +44,9 @@ def check_question(question: str) -> str:
     if not text:
         raise QuestionError("The question is empty: type what you want to know.")
     if len(text) > MAX_QUESTION_CHARS:
-        raise QuestionError(f"The question has {len(text):,} characters; at most {MAX_QUESTION_CHARS:,} can be asked: shorten it.")
+        raise QuestionError(
+            f"The question has {len(text):,} characters; at most {MAX_QUESTION_CHARS:,} can be asked: shorten it."
+        )
     return text
 
 
@@ -73,9 +75,7 @@ def render(question: str, passages: Sequence[Passage], past: Sequence[Message] =
 class PromptBuilder:
     """Prepares questions over one index, within the limits of the machine."""
 
-    def __init__(
-        self, documents: DocumentStore, count_tokens: CountTokens, *, limits: PromptLimits, threshold: float
-    ) -> None:
+    def __init__(self, documents: DocumentStore, count_tokens: CountTokens, *, limits: PromptLimits, threshold: float) -> None:
         self._documents = documents
         self._count = count_tokens
         self._limits = limits

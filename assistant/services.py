@@ -47,12 +47,16 @@ class Services:
     pool: AdapterPool
     chat: Chat
 
-    def start_night(self, requested_by: str) -> int:
-        """Start a night in a process of its own; returns its process id."""
+    def start_night(self, requested_by: str, *, slot: str = "") -> int:
+        """Start a night in a process of its own, for a due slot or at once; returns its process id."""
         log = (self.home.root / "night.log").open("ab")
         with log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "assistant.cli", "--home", str(self.home.root), "night", "--now", "--requested-by", requested_by],
+                [
+                    *(sys.executable, "-m", "assistant.cli", "--home", str(self.home.root), "night"),
+                    *("--requested-by", requested_by),
+                    *(("--slot", slot) if slot else ("--now",)),
+                ],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

@@ -51,7 +51,7 @@ _FORMS = tuple(
     )
 )
 _OPENING = re.compile(
-    r"^(?:(?:i'm sorry|i am sorry|sorry|unfortunately|actually|wrong|no)\b[,:]? ?(?:but |that )?(?!info|answer|mention|word)"
+    r"^(?:(?:i'm sorry|i am sorry|sorry|unfortunately|actually|wrong|no,)(?!\w)[,:]? ?(?:but |that )?"
     rf"|(?:{_WHO} )?should (?:have )?(?:say|said|answer|answered|reply|replied|admit|admitted)\b:? ?(?:that )?)+"
 )
 _TURN = re.compile(r"\b(?:but|however|except|unless|instead)\b")

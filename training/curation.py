@@ -174,6 +174,7 @@ def _candidate(place: int, rated: RatedTurn) -> _Candidate:
         raise _Unfit(NOTHING_SAID)
     if not asked.messages:
         raise _Unfit(NO_PROMPT)
+    _refuse_personal(rated, correction or (answer.text if answer else ""))
     source: Source = "verified" if feedback.verified else "correction"
     if correction:
         return _Candidate(place, rated, source, _corrected(correction, asked.passages, asked.question))
@@ -183,6 +184,16 @@ def _candidate(place: int, rated: RatedTurn) -> _Candidate:
         raise _Unfit(UNFINISHED)
     liked = _liked(answer.text, asked.passages, asked.question)
     return _Candidate(place, rated, "verified" if feedback.verified else "thumbs_up", liked)
+
+
+def _refuse_personal(rated: RatedTurn, said: str) -> None:
+    """Raise _Unfit when what would be learned, the question or the conversation before it holds personal data."""
+    asked = rated.turn.asked
+    known = [shown(passage) for passage in asked.passages]
+    for text in (said, asked.question, *(message.content for message in asked.messages[1:-1])):
+        kind = find_personal(text, allowed_in=known)
+        if kind:
+            raise _Unfit(f"It holds what looks like {kind} that is not in the documents, so it is not learned: leave it out.")
 
 
 def _corrected(correction: str, passages: Sequence[Passage], question: str) -> str:
@@ -224,12 +235,6 @@ def _fault(candidate: _Candidate, *, max_chars: int, min_chars: int, current_ver
         return f"The answer has {length} characters, more than the {max_chars} that are learned: write it shorter."
     if length < min_chars:
         return f"The answer has {length} characters, fewer than the {min_chars} that are learned: write it out."
-    known = [shown(passage) for passage in turn.asked.passages]
-    earlier = [message.content for message in turn.asked.messages[1:-1]]
-    for text in (candidate.completion, turn.asked.question, *earlier):
-        kind = find_personal(text, allowed_in=known)
-        if kind:
-            return f"It holds what looks like {kind} that is not in the documents, so it is not learned: leave it out."
     cited = [passage for passage in turn.asked.passages if passage.number in cited_numbers(candidate.completion)]
     for passage in cited:
         if current_versions is not None and current_versions.get(passage.document) != passage.document_version:

@@ -1,6 +1,6 @@
 """The snapshot that a night trains on: immutable JSONL with a content hash, and a data card.
 
-    dataset/examples.jsonl   one row a line: {"prompt": [messages], "completion": [message], "source", "turn_id", "weight"}
+    dataset/examples.jsonl   one row a line: {"id", "prompt": [messages], "completion": [message], "source", "turn_id", "weight"}
     dataset/card.json        where the rows come from, what was left out and why, and the hash of examples.jsonl
 
 The card is written last: a folder without one holds no snapshot. People appear in it only as hashes of their ids.
@@ -30,6 +30,7 @@ CARD_FILE = "card.json"
 class Row(TypedDict):
     """One line of a snapshot, in the shape that TRL takes: prompt and completion in the OpenAI shape."""
 
+    id: str
     prompt: list[dict[str, str]]
     completion: list[dict[str, str]]
     source: str
@@ -70,7 +71,7 @@ def write_snapshot(
     lines = [json.dumps(_row(example), ensure_ascii=False, sort_keys=True) + "\n" for example in chosen]
     content = "".join(lines).encode()
     digest = hashlib.sha256(content).hexdigest()
-    counts = dict(sorted(Counter(example.source for example in chosen).items()))
+    counts: dict[str, int] = dict(sorted(Counter(example.source for example in chosen).items()))
     card = {
         "sha256": digest,
         "rows": len(chosen),
@@ -130,6 +131,7 @@ def _read(folder: Path) -> tuple[Snapshot, bytes]:
 
 def _row(example: Example) -> Row:
     return Row(
+        id=example.id,
         prompt=[message.as_dict() for message in example.prompt],
         completion=[{"role": "assistant", "content": example.completion}],
         source=example.source,

@@ -1,7 +1,8 @@
 """Does a passage support a text? What citations are appended by, and what a thumbs-up must stand up to.
 
 A passage supports a text when it states it whole, or when it holds all its numbers (with their units) and most of its words;
-of a text as short as a value, also all its names. What carries an answer is required, what stands around it only mostly.
+of a text as short as a value, also all its names, and what its numbers count. What carries an answer is required, what stands
+around it only mostly.
 """
 
 from __future__ import annotations
@@ -65,13 +66,13 @@ _UNITS = {
 }
 _IDLE = frozenset(
     _split(
-        "a about according actually after all also an and answer any are as ask at be because been before but by can "
-        "check claim contact correct could did do document documentation documents does each every for from get had "
+        "a about according actually after all also an and answer any are as ask at be because been before but by call can "
+        "check claim contact correct could dial did do document documentation documents does each every for from get had "
         "handbook has have he her his how i if in into is it its least like made may me more most much must my nd need no "
-        "not number of on one only or our out over page passage per please rd read right says section see shall she "
-        "should so source st stated states such take tell th than that the their them then there these they this those "
-        "through to too under until up upon us use value via was we were what when where which who whom whose why will "
-        "with within would yes yet you your "
+        "not number of on one only or our out over page passage per phone please rd read right ring says section see "
+        "shall she should so source st stated states such take tell th than that the their them then there these they "
+        "this those through to too under until up upon us use value via was we were what when where which who whom whose "
+        "why will with within would yes yet you your "
     )
 )
 
@@ -133,11 +134,12 @@ def support_share(text: str, source: str, question: str = "") -> float:
     if not words and not numbers:
         return 0.0
     value = len(words) + len(numbers) <= SHORT_WORDS
-    if value and not all(_holds_word(name, held.stems) for name in names):
+    needed = names.union(*(_beside(said, position) for position in numbers)) - asked if value else frozenset()
+    if not all(_holds_word(word, held.stems) for word in needed):
         return 0.0
     weight = NUMBER_WEIGHT * len(numbers)
     share = (weight + sum(_holds_word(word, held.stems) for word in words)) / (weight + len(words))
-    return share if share >= (SHORT_SHARE if value else LONG_SHARE) else 0.0
+    return share if share >= (SHORT_SHARE if value and not numbers else LONG_SHARE) else 0.0
 
 
 def _holds_number(said: _Words, position: int, held: _Words) -> bool:
@@ -155,6 +157,14 @@ def _units_near(words: _Words, position: int) -> frozenset[str]:
     before = [token for token in words.tokens[max(position - 1, 0) : position] if token in _CURRENCIES]
     after = [token for token in words.tokens[position + 1 : position + 1 + UNIT_DISTANCE] if token in _UNIT_SPELLINGS]
     return frozenset((before + after)[:1])
+
+
+def _beside(words: _Words, position: int) -> frozenset[str]:
+    """Return the words that name what a number without a known unit counts or numbers: "8 visitors", "gate 3"."""
+    if _units_near(words, position):
+        return frozenset()
+    beside = words.tokens[max(position - 1, 0) : position] + words.tokens[position + 1 : position + 2]
+    return frozenset(token for token in beside if not token[0].isdigit()) - _IDLE
 
 
 def _spellings(number: str) -> frozenset[str]:
@@ -196,10 +206,11 @@ def _words(text: str) -> _Words:
     tokens: list[str] = []
     for place, token in enumerate(found):
         follower = found[place + 1] if place + 1 < len(found) else ""
+        after_tens = place > 0 and found[place - 1] in _TENS
         number = _NUMBER_WORDS.get(token)
-        if token == "one" and follower in _UNITS:
+        if token == "one" and (after_tens or follower in _UNITS):
             number = 1  # elsewhere "one" counts nothing
-        if number is not None and number < 10 and place and found[place - 1] in _TENS:
+        if number is not None and number < 10 and after_tens:
             tokens[-1] = str(_TENS[found[place - 1]] + number)
         elif number is not None:
             tokens.append(str(number))

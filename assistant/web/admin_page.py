@@ -162,7 +162,7 @@ class AdminPage:
             gr.BarPlot(value=self._ratings()),
             view.runs_html(self._ledger.runs(10)),
             view.adapters_html(adapters, serving=serving),
-            gr.update(choices=versions, value=None),
+            gr.update(choices=versions),  # the choice itself stays: a refresh must not undo what somebody is choosing
             gr.update(
                 value=f"Roll back to {version_name(previous)}" if previous else "Roll back", interactive=previous is not None
             ),
@@ -171,7 +171,7 @@ class AdminPage:
 
     def _ratings(self) -> Any:
         rows = [
-            {"day": day[5:], "answers": count, "rating": kind}
+            {"day": datetime.fromisoformat(f"{day}T12:00"), "answers": count, "rating": kind}
             for day, *counts in self._services.store.ratings_by_day(DAYS)
             for kind, count in zip(KINDS, counts, strict=True)
         ]
@@ -202,18 +202,18 @@ def admin_page(services: Services) -> gr.Blocks:
             with gr.Column(min_width=320):
                 tonight = gr.HTML()
                 loss = gr.LinePlot(x="step", y="loss", x_title="step", y_title="loss", height=200, visible=False, buttons=[])
-                with gr.Row():
+                with gr.Row(elem_id="ns-night"):
                     start = gr.Button("Start a night now", variant="primary", elem_id="ns-start")
                     cancel = gr.Button("Cancel this night", visible=False, elem_id="ns-cancel")
             with gr.Column(min_width=320):
                 last = gr.HTML()
         gr.HTML('<section class="ns-panel"><h2>Ratings and corrections by day</h2></section>')
         ratings = gr.BarPlot(
-            x="day", y="answers", color="rating", color_map=KINDS, x_title="", y_title="", height=220, buttons=[], sort="x"
+            x="day", y="answers", color="rating", color_map=KINDS, x_title="", y_title="", height=220, buttons=[], x_bin="1d"
         )
         adapters = gr.HTML()
         with gr.Row(elem_id="ns-decide", equal_height=False):
-            version = gr.Dropdown(label="Version", choices=[], elem_id="ns-version", scale=1, min_width=140)
+            version = gr.Dropdown(label="Version", choices=[], value=None, elem_id="ns-version", scale=1, min_width=140)
             reason = gr.Textbox(
                 label="Reason (recorded)", placeholder="Why this one, over the gate", elem_id="ns-reason", scale=3, min_width=220
             )
@@ -225,7 +225,6 @@ def admin_page(services: Services) -> gr.Blocks:
         slow = [last, ratings, runs, adapters, version, back, errors]
         blocks.load(page.open, None, [header, *live, *slow], **hidden)
         gr.Timer(LIVE_SECONDS).tick(page.live, None, live, queue=False, **hidden)
-        # without the choice of version: a refresh must not undo what somebody is choosing
         gr.Timer(SLOW_SECONDS).tick(page.slow, None, slow, queue=False, **hidden)
         everything = [notice, *live, *slow]
         start.click(page.start, None, everything, trigger_mode="once", **hidden)

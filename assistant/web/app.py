@@ -7,7 +7,7 @@ import os
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
+from fastapi.responses import RedirectResponse, Response
 from starlette.middleware.cors import CORSMiddleware
 
 from assistant.services import Services
@@ -36,6 +36,11 @@ def create_app(services: Services, *, logins: Logins | None = None) -> FastAPI:
         CORSMiddleware, allow_origins=[], allow_methods=["GET", "POST"]
     )  # with this, Gradio adds no CORS of its own
     app.add_middleware(Guard, store=services.store)
+
+    @app.get("/admin", include_in_schema=False)
+    def admin_with_slash() -> Response:
+        return RedirectResponse("/admin/", status_code=307)  # a mount has what is below it, and the chat would take this path
+
     _mount_pages(app, services)
     return app
 
@@ -102,6 +107,12 @@ def _theme() -> object:
         font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"],
         font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
     ).set(
+        body_text_color_subdued="*neutral_600",  # Gradio's own are too pale to read: 2.6 to 1 on white
+        body_text_color_subdued_dark="*neutral_400",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+        input_border_color="*neutral_500",
+        input_border_color_dark="*neutral_500",
         button_primary_background_fill="#1f4d78",
         button_primary_background_fill_hover="#173b5d",
         button_primary_background_fill_dark="#1f4d78",

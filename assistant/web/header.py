@@ -16,7 +16,7 @@ def header_html(user: User | None, *, page: Literal["chat", "admin"]) -> str:
     if user.role == "admin":
         links = "".join(
             f'<a href="{path}"{" aria-current=page" if name == page else ""}>{label}</a>'
-            for name, path, label in (("chat", "/", "Chat"), ("admin", "/admin", "Admin"))
+            for name, path, label in (("chat", "/", "Chat"), ("admin", "/admin/", "Admin"))
         )
     return (
         f'<header class="ns-header"><h1>Nightschool</h1><nav aria-label="Pages">{links}'

@@ -13,8 +13,9 @@ import pytest
 
 from assistant.adapter_checks import linear_shapes
 from assistant.engines.base import BASE_VERSION, AdapterVersion, CanaryReading, ChatRequest, Delta, LoadedAdapter
-from assistant.models import EMBEDDED, BaseModel, open_base
+from assistant.models import EMBEDDED, BaseModel, open_base, write_gguf
 from feedback.records import Message
+from training.lora_gguf import convert
 
 MakeAdapter = Callable[..., Path]
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -48,6 +49,24 @@ def random_adapter() -> MakeAdapter:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def f16_gguf(base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base as a GGUF of the very weights that the Hugging Face folder holds."""
+    return write_gguf(base, "F16", tmp_path_factory.mktemp("f16") / "base-f16.gguf")
+
+
+@pytest.fixture(scope="session")
+def adapters(base: BaseModel, random_adapter: MakeAdapter, tmp_path_factory: pytest.TempPathFactory) -> dict[str, AdapterVersion]:
+    """Two adapters of random numbers, v0001 and v0002, large enough to change answers; complete folders."""
+    made = {}
+    for number, scale in ((1, 0.04), (2, 0.06)):
+        version = f"v000{number}"
+        folder = random_adapter(tmp_path_factory.mktemp("adapters") / version, base.hf_dir, seed=number, scale=scale)
+        convert(folder, base.hf_dir, folder / "adapter.gguf")
+        made[version] = AdapterVersion(version=version, path=folder)
+    return made
 
 
 class SpokenAdapter:

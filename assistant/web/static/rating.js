@@ -125,7 +125,8 @@
         make("span", { class: "ns-status" + (failed ? " ns-failed" : ""), role: "status" }, status),
         make("span", { class: "ns-how" }, this.how));
       this.replaceChildren(line, ...(open ? [this.form()] : this.said()));
-      if (focus) this.querySelector(focus)?.focus({ preventScroll: false });
+      if (focus) this.querySelector(focus)?.focus({ preventScroll: true });
+      if (focus && open) this.querySelector("form").scrollIntoView({ block: "nearest" });
     }
 
     said() {

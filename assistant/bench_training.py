@@ -1,0 +1,52 @@
+"""Rows for `bench training`: the practice questions of the sample company with the prompts that the chat would build."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from assistant.config import Settings
+from assistant.console import sample_company
+from assistant.demo import in_turns
+from assistant.documents import DocumentStore
+from assistant.home import Home
+from assistant.prompt import PromptBuilder
+from assistant.services import limits_for, open_engine
+from feedback.wording import REFUSAL
+from training.questions import QuestionRow, load_questions
+
+
+def sample_rows(home: Home, settings: Settings, *, rows: int) -> list[dict[str, Any]]:
+    """Return prompt-completion rows (message lists), the completion being the value with its citation, or the refusal."""
+    data = sample_company()
+    _, engine = open_engine(home, settings)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            documents = DocumentStore(Path(folder) / "documents.db", chunk_chars=settings.documents.chunk_chars)
+            documents.add_folder(data / "handbook")
+            prompts = PromptBuilder(
+                documents, engine.count_tokens, limits=limits_for(settings, cuda=False), threshold=settings.chat.threshold
+            )
+            found: list[dict[str, Any]] = []
+            for row in in_turns(load_questions(data / "questions" / "practice.jsonl")):
+                prepared = prompts.prepare(row.question)
+                completion = _completion(row, [passage.document for passage in prepared.passages])
+                if completion and not prepared.refused:
+                    found.append(
+                        {
+                            "prompt": [message.as_dict() for message in prepared.messages],
+                            "completion": [{"role": "assistant", "content": completion}],
+                        }
+                    )
+                if len(found) == rows:
+                    break
+            return found
+    finally:
+        engine.close()
+
+
+def _completion(row: QuestionRow, given: list[str]) -> str:
+    if not row.answerable:
+        return REFUSAL
+    return next((f"{row.answer} [{number}]" for number, document in enumerate(given, start=1) if document in row.sources), "")

@@ -1,0 +1,371 @@
+"""A night, top to bottom: curate, snapshot, train, examine, decide, publish, promote.
+
+The night composes assistant and training, and loads no model itself: the trainer and the examiner are subprocesses, and the
+run folder is all that they share. Whatever kills them or the night, the serving adapter stays as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version as library_version
+from pathlib import Path
+from typing import Any, Literal
+
+from assistant.config import Settings
+from assistant.documents import DocumentStore
+from assistant.engines.base import BASE_VERSION
+from assistant.examiner import Contestant, Request, scored_of
+from assistant.hardware import cores
+from assistant.home import Home
+from assistant.models import open_base
+from assistant.progress import Progress
+from assistant.prompt import INSTRUCTIONS
+from feedback.errors import RunError
+from feedback.store import FeedbackStore
+from training.curation import Example, curate
+from training.dataset import write_snapshot
+from training.examinations import ExaminationStore
+from training.gate import Decision, Floor, decide
+from training.heldout import hold_out, sample_by_fact
+from training.measures import by_fact
+from training.questions import QuestionRow, load_questions
+from training.recipe import Recipe
+from training.registry import AdapterRegistry
+from training.runs import RunLedger, night_lock
+
+LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "xllamacpp", "gguf")
+HANG_SECONDS = 900.0
+"""A subprocess that reports nothing for so long is taken for hung, and killed."""
+REFUSAL_MARGIN, REFUSALS_NEEDED = 0.15, 10
+GRACE_SECONDS = 60.0
+"""How long a subprocess that is asked to end may take to write its checkpoint."""
+
+Show = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightReport:
+    """How a night ended."""
+
+    run_id: str
+    outcome: str
+    verdict: str | None
+    reason: str
+    candidate: str | None = None
+    examples: int = 0
+    refused_examples: int = 0
+    summaries: Mapping[str, Any] = field(default_factory=dict)
+    decision: Decision | None = None
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON data, the gate's inputs left out."""
+        data = asdict(self)
+        if data["decision"]:
+            data["decision"].pop("inputs")
+        return data
+
+    def as_text(self) -> str:
+        """Return the report as a few lines."""
+        lines = [f"Night {self.run_id}: {self.outcome}" + (f", {self.verdict}" if self.verdict else ""), self.reason]
+        if self.candidate:
+            lines.append(
+                f"Candidate {self.candidate}, trained on {self.examples} examples ({self.refused_examples} ratings refused)."
+            )
+        for name, summary in self.summaries.items():
+            lines.append(
+                f"  {name:9} score {summary['score']:.2f}, accuracy {summary['accuracy'] or 0:.2f}, cited {summary['cited'] or 0:.2f}"
+            )
+        return "\n".join(lines)
+
+
+class _Ended(Exception):  # noqa: N818 - an outcome, not an error
+    """The night ends here with this outcome."""
+
+    def __init__(
+        self, outcome: Literal["succeeded", "failed", "cancelled"], verdict: Literal["HOLD"] | None, reason: str
+    ) -> None:
+        super().__init__(reason)
+        self.outcome: Literal["succeeded", "failed", "cancelled"] = outcome
+        self.verdict: Literal["HOLD"] | None = verdict
+
+
+def run_night(home: Home, settings: Settings, *, slot: str, requested_by: str, progress: Show) -> NightReport:
+    """Run one night; its outcome is recorded whatever happens. Raises NightInProgress when another one runs."""
+    started = time.monotonic()
+    with night_lock(home.root):
+        ledger = RunLedger(home.db, home.runs)
+        run = ledger.start(slot, requested_by)
+        try:
+            report = _Night(home, settings, ledger, run.id, progress).play()
+        except _Ended as ended:
+            ledger.finish(run.id, ended.outcome, ended.verdict, str(ended))
+            report = NightReport(run_id=run.id, outcome=ended.outcome, verdict=ended.verdict, reason=str(ended))
+        except KeyboardInterrupt:
+            ledger.finish(run.id, "cancelled", None, "Stopped at the keyboard; what serves is unchanged.")
+            raise
+        except Exception as error:  # the outer edge of a night: every run ends in a recorded outcome
+            ledger.finish(run.id, "failed", None, f"{error} What serves is unchanged.")
+            raise
+    return NightReport(**{**vars(report), "seconds": round(time.monotonic() - started, 1)})
+
+
+class _Night:
+    """One run while it goes on."""
+
+    def __init__(self, home: Home, settings: Settings, ledger: RunLedger, run_id: str, progress: Show) -> None:
+        self.home, self.settings, self.ledger, self.run_id, self.show = home, settings, ledger, run_id, progress
+        self.folder = ledger.folder(run_id)
+        self.registry = AdapterRegistry(home.db, home.adapters)
+        self.examinations = ExaminationStore(home.db)
+        self.base = open_base(home.models, settings.engine.base_model)
+
+    def play(self) -> NightReport:
+        """Play the night from curation to promotion."""
+        examples, questions, refused = self.curate()
+        snapshot = write_snapshot(examples, self.folder / "dataset")
+        self.ledger.advance(self.run_id, "training")
+        recipe = self.train()
+        self.ledger.advance(self.run_id, "examining")
+        serving = self.registry.current()
+        results = self.examine(questions, serving)
+        self.ledger.advance(self.run_id, "deciding")
+        decision = self.decide(results)
+        manifest = {
+            "base_model": self.base.name,
+            "base_hash": self.base.sha256,
+            "dataset_hash": snapshot.sha256,
+            "dataset_rows": snapshot.rows,
+            "recipe": json.loads(recipe.to_json()),
+            "seed": recipe.seed,
+            "libraries": {name: library_version(name) for name in LIBRARIES},
+            "parent": serving,
+            "examination": {name: result["summary"] for name, result in results.items()},
+            "verdict": decision.verdict,
+            "canary": results["candidate"]["canary"],
+        }
+        status: dict[str, Literal["candidate", "held", "rejected"]] = {
+            "PROMOTE": "candidate",
+            "HOLD": "held",
+            "REJECT": "rejected",
+        }
+        candidate = self.registry.publish(self.folder / "adapter", manifest, status[decision.verdict], self.run_id)
+        self.examinations.save(self.run_id, {"contestants": results, "decision": decision.as_dict()})
+        if decision.verdict == "PROMOTE":
+            self.registry.promote(candidate, by=f"night {self.run_id}", reason=decision.reason, overruled=False)
+        self.ledger.finish(self.run_id, "succeeded", decision.verdict, decision.reason)
+        self.show(Progress(stage="Done", share=1.0))
+        return NightReport(
+            run_id=self.run_id,
+            outcome="succeeded",
+            verdict=decision.verdict,
+            reason=decision.reason,
+            candidate=candidate,
+            examples=snapshot.rows,
+            refused_examples=refused,
+            summaries={name: result["summary"] for name, result in results.items()},
+            decision=decision,
+        )
+
+    def curate(self) -> tuple[list[Example], list[QuestionRow], int]:
+        """Turn the ratings into examples, and choose the questions; too little of either is a HOLD."""
+        self.show(Progress(stage="Curating", share=0.0))
+        night = self.settings.night
+        rated = FeedbackStore(self.home.db).rated_turns()
+        sealed = load_questions(Path(night.questions)) if night.questions else []
+        documents = DocumentStore(self.home.documents_db)
+        curated = curate(
+            rated,
+            sealed_questions=[row.question for row in sealed],
+            max_per_user=max(1, int(night.max_per_user * len(rated))),
+            current_versions={str(row["path"]): int(str(row["version"])) for row in documents.describe()},
+        )
+        self.ledger.record_curation(self.run_id, curated.examples, curated.refusals)
+        examples, questions = list(curated.examples), sealed
+        if not sealed:
+            examples, questions = hold_out(curated.examples, {each.turn.id: each.turn for each in rated})
+        if len(examples) < night.min_examples:
+            raise _Ended(
+                "succeeded",
+                "HOLD",
+                f"Too little to learn from: {len(examples)} examples, {night.min_examples} are needed "
+                f"({night.min_examples - len(examples)} more; {len(curated.refusals)} ratings could not be used).",
+            )
+        chosen = sample_by_fact(questions, limit=night.examined, seed=night.seed)
+        if len(chosen) < night.min_facts:
+            raise _Ended(
+                "succeeded",
+                "HOLD",
+                f"Too little to examine with: {len(chosen)} questions, {night.min_facts} are needed "
+                f"({night.min_facts - len(chosen)} more rated questions, or a file of sealed ones).",
+            )
+        return examples, chosen, len(curated.refusals)
+
+    def train(self) -> Recipe:
+        """Train in a subprocess within the time budget."""
+        night = self.settings.night
+        recipe = Recipe(
+            base=str(self.base.hf_dir),
+            base_name=self.base.name,
+            rank=night.rank,
+            alpha=2 * night.rank,
+            learning_rate=night.learning_rate,
+            batch_size=night.batch,
+            epochs=night.epochs,
+            minutes=night.minutes,
+            max_steps=night.max_steps or None,
+            seed=night.seed,
+            threads=cores(),
+        )
+        (self.folder / "config.json").write_text(recipe.to_json(), encoding="utf-8")
+        self._watch("training.trainer", "trainer.log", self._training_progress, stage="Training")
+        return recipe
+
+    def examine(self, questions: list[QuestionRow], serving: str) -> dict[str, Any]:
+        """Examine the candidate, and base and serving where their answers are not kept from an earlier night."""
+        self._write_questions(questions)
+        contestants = {
+            "base": Contestant(name="base", version=BASE_VERSION, folder=None),
+            "candidate": Contestant(name="candidate", version="candidate", folder=self.folder / "adapter"),
+        }
+        if serving != BASE_VERSION:
+            self.registry.verify(serving)
+            contestants["serving"] = Contestant(name="serving", version=serving, folder=self.registry.path(serving))
+        keys = {name: self._key(each) for name, each in contestants.items() if name != "candidate"}
+        kept = {name: found for name, key in keys.items() if (found := self.examinations.kept(key)) is not None}
+        wanted = tuple(each for name, each in contestants.items() if name not in kept)
+        request = Request(home=self.home.root, settings=self.settings, contestants=wanted, perplexity=True)
+        (self.folder / "examine.json").write_text(request.to_json(), encoding="utf-8")
+        self._watch("assistant.examiner", "examiner.log", self._examination_progress, stage="Examining")
+        found = json.loads((self.folder / "examination.json").read_text(encoding="utf-8"))["contestants"]
+        for name, key in keys.items():
+            if name in found:
+                self.examinations.keep(key, found[name])
+        results: dict[str, Any] = {**kept, **found}
+        results.setdefault("serving", results["base"])
+        return {name: results[name] for name in ("base", "serving", "candidate")}
+
+    def decide(self, results: Mapping[str, Any]) -> Decision:
+        """Let the gate decide over the facts, with a floor under what should be refused where there is enough of it."""
+        scored = {name: scored_of(result) for name, result in results.items()}
+        refusals = {name: by_fact(row for row in rows if not row.answerable) for name, rows in scored.items()}
+        floors = []
+        if len(refusals["serving"]) >= REFUSALS_NEEDED:
+            floors.append(
+                Floor(
+                    name="refusing what the documents do not answer",
+                    reference=refusals["serving"],
+                    candidate=refusals["candidate"],
+                    margin=REFUSAL_MARGIN,
+                    needed=REFUSALS_NEEDED,
+                )
+            )
+        return decide(
+            by_fact(scored["base"]),
+            by_fact(scored["serving"]),
+            by_fact(scored["candidate"]),
+            floors,
+            minimum_facts=self.settings.night.min_facts,
+            minimum_effect=self.settings.night.min_effect,
+            seed=self.settings.night.seed,
+        )
+
+    def _write_questions(self, questions: list[QuestionRow]) -> None:
+        with (self.folder / "questions.jsonl").open("w", encoding="utf-8") as file:
+            for row in questions:
+                data = {**asdict(row), "history": [message.as_dict() for message in row.history]}
+                data.pop("extra")
+                file.write(json.dumps(data, ensure_ascii=False) + "\n")
+
+    def _key(self, contestant: Contestant) -> str:
+        """Name everything that a contestant's answers hang on."""
+        parts = [
+            self.base.sha256,
+            contestant.version,
+            DocumentStore(self.home.documents_db).index_hash(),
+            hashlib.sha256((self.folder / "questions.jsonl").read_bytes()).hexdigest(),
+            self.settings.engine.model_dump_json(),
+            self.settings.chat.model_dump_json(),
+            INSTRUCTIONS,
+            str(cores()),
+            *(library_version(name) for name in LIBRARIES),
+        ]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def _watch(self, module: str, log: str, read: Callable[[], Progress | None], *, stage: str) -> None:
+        """Run a subprocess to its end, with heartbeats; raises _Ended when it is cancelled, RunError when it fails or hangs."""
+        self.show(Progress(stage=stage, share=0.0))
+        path = self.folder / log
+        with path.open("ab") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, str(self.folder)], stdout=file, stderr=file, stdin=subprocess.DEVNULL
+            )
+        moved, last = time.monotonic(), ""
+        try:
+            while process.poll() is None:
+                time.sleep(0.5)
+                found = read()
+                if found is not None and repr(found) != last:
+                    moved, last = time.monotonic(), repr(found)
+                    self.show(found)
+                self.ledger.beat(self.run_id, round(found.share * 1000) if found else 0)
+                if self.ledger.cancel_requested(self.run_id):
+                    raise _Ended("cancelled", None, f"Cancelled while {stage.lower()}; what serves is unchanged.")
+                if time.monotonic() - moved > HANG_SECONDS:
+                    raise RunError(f"{stage} reported nothing for {HANG_SECONDS / 60:.0f} minutes and was stopped: see {path}.")
+        finally:
+            _end(process)
+        if process.returncode != 0:
+            raise RunError(f"{stage} failed: {_last_line(path) or f'exit code {process.returncode}'} (see {path}).")
+
+    def _training_progress(self) -> Progress | None:
+        line = _last_line(self.folder / "progress.jsonl")
+        try:
+            data = json.loads(line)
+            share = data["step"] / max(1, data["steps"])
+            detail = f"step {data['step']}/{data['steps']}, loss {data['loss']:.3f}, {data['tokens_s']:.0f} tokens/s"
+            return Progress(stage="Training", share=share, detail=detail, eta_s=data.get("eta_s"))
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def _examination_progress(self) -> Progress | None:
+        path = self.folder / "examination.progress"
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            return Progress(
+                stage="Examining", share=data["done"] / max(1, data["total"]), detail=f"{data['done']}/{data['total']} answers"
+            )
+        except (OSError, ValueError, KeyError):
+            return None
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a subprocess that still runs: ask first, so that it can write a checkpoint."""
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _last_line(path: Path) -> str:
+    """Return the last complete line of a file; "" when there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 4096))
+            lines = [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    except OSError:
+        return ""
+    return lines[-1] if lines else ""

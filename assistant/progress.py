@@ -1,0 +1,67 @@
+"""One progress line for long commands, on stderr: what is done, how far, and how long it still takes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a stage is. `share` is in [0, 1]; `eta_s` is seconds for this stage, None when it cannot be told."""
+
+    stage: str
+    share: float
+    detail: str = ""
+    eta_s: float | None = None
+
+
+class NightBar:
+    """Shows Progress as a bar on a terminal, and as one line a stage elsewhere."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+        self._stage = ""
+        self._started = time.monotonic()
+
+    def __enter__(self) -> NightBar:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import Progress as RichProgress
+
+            self._bar = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:3.0f} %"),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[detail]}"),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, progress: Progress) -> None:
+        """Show a progress; the callback that long work is given."""
+        left = "" if progress.eta_s is None else f"about {max(1, round(progress.eta_s / 60))} min left"
+        detail = ", ".join(part for part in (progress.detail, left) if part)
+        if self._bar is None:
+            if progress.stage != self._stage:
+                seconds = time.monotonic() - self._started
+                print(f"[{seconds:6.0f} s] {progress.stage} {detail}".rstrip(), file=sys.stderr, flush=True)
+                self._stage = progress.stage
+            return
+        if progress.stage != self._stage:
+            if self._task is not None:
+                self._bar.update(self._task, completed=100, detail="")
+            self._task = self._bar.add_task(progress.stage, total=100, detail="")
+            self._stage = progress.stage
+        self._bar.update(self._task, completed=100 * progress.share, detail=detail)

@@ -1,0 +1,124 @@
+"""The snapshot: whole, immutable, verified."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from feedback.errors import RunError
+from feedback.records import Message
+from training.curation import Example, Refusal, Source
+from training.dataset import CARD_FILE, ROWS_FILE, open_snapshot, read_snapshot, user_hash, write_snapshot
+
+
+def examples(count: int, *, source: Source = "correction", weight: float = 2.0, start: int = 0) -> list[Example]:
+    return [
+        Example(
+            id=f"e{n}",
+            prompt=(Message(role="system", content="Answer."), Message(role="user", content=f"How much\u2028is {n}?")),
+            completion=f"€{n} [1]",
+            source=source,
+            turn_id=f"t{n}",
+            user_id=f"user-{n % 2}",
+            weight=weight,
+        )
+        for n in range(start, start + count)
+    ]
+
+
+def test_rows_come_back_as_they_were_written_in_the_shape_that_trl_takes(tmp_path: Path) -> None:
+    written = write_snapshot(examples(3), tmp_path / "dataset")
+    rows = read_snapshot(tmp_path / "dataset")
+    assert open_snapshot(tmp_path / "dataset") == written
+    assert (written.rows, written.counts) == (3, {"correction": 3})
+    assert rows[1]["prompt"][1] == {"role": "user", "content": "How much\u2028is 1?"}
+    assert rows[1]["completion"] == [{"role": "assistant", "content": "€1 [1]"}]
+    assert [(row["id"], row["turn_id"], row["source"], row["weight"]) for row in rows][2] == ("e2", "t2", "correction", 2.0)
+
+
+def test_the_hash_is_of_the_content_alone(tmp_path: Path) -> None:
+    first = write_snapshot(examples(3), tmp_path / "a")
+    assert write_snapshot(examples(3), tmp_path / "b").sha256 == first.sha256
+    assert write_snapshot(examples(4), tmp_path / "c").sha256 != first.sha256
+
+
+def test_the_card_says_where_rows_come_from_and_why_others_were_left_out_but_names_nobody(tmp_path: Path) -> None:
+    refusals = [Refusal(turn_id=f"x{n}", user_id="user-7", reason="too long") for n in range(2)]
+    rows = examples(3) + examples(2, source="verified", start=3)
+    write_snapshot(rows, tmp_path, refusals=refusals, notes={"sealed_questions": 70})
+    text = (tmp_path / CARD_FILE).read_text(encoding="utf-8")
+    card = json.loads(text)
+    assert card["rows_by_source"] == {"correction": 3, "verified": 2}
+    assert card["rows_by_user"] == {user_hash("user-0"): 3, user_hash("user-1"): 2}
+    assert card["refused_by_reason"] == {"too long": 2}
+    assert card["notes"] == {"sealed_questions": 70}
+    assert "user-" not in text
+
+
+def test_a_changed_row_is_noticed(tmp_path: Path) -> None:
+    write_snapshot(examples(3), tmp_path)
+    rows = tmp_path / ROWS_FILE
+    rows.chmod(0o644)
+    rows.write_bytes(rows.read_bytes().replace("€1".encode(), "€9".encode()))
+    with pytest.raises(RunError, match="were changed"):
+        read_snapshot(tmp_path)
+
+
+@pytest.mark.parametrize("name", [ROWS_FILE, CARD_FILE])
+def test_a_snapshot_with_a_file_missing_is_none(tmp_path: Path, name: str) -> None:
+    write_snapshot(examples(3), tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(RunError, match=name):
+        open_snapshot(tmp_path)
+
+
+@pytest.mark.parametrize("card", ["{", "[]", "{}"])
+def test_a_card_that_is_no_card_is_one_sentence(tmp_path: Path, card: str) -> None:
+    write_snapshot(examples(3), tmp_path)
+    (tmp_path / CARD_FILE).chmod(0o644)
+    (tmp_path / CARD_FILE).write_text(card, encoding="utf-8")
+    with pytest.raises(RunError, match="data card"):
+        open_snapshot(tmp_path)
+
+
+def test_a_snapshot_is_never_written_over(tmp_path: Path) -> None:
+    write_snapshot(examples(3), tmp_path)
+    before = (tmp_path / ROWS_FILE).read_bytes()
+    with pytest.raises(RunError, match="never change"):
+        write_snapshot(examples(4), tmp_path)
+    assert (tmp_path / ROWS_FILE).read_bytes() == before
+    assert not (tmp_path / ROWS_FILE).stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([ROWS_FILE, CARD_FILE])
+
+
+def test_what_a_dead_writer_left_does_not_stop_the_next(tmp_path: Path) -> None:
+    write_snapshot(examples(5), tmp_path)
+    (tmp_path / CARD_FILE).unlink()
+    (tmp_path / f"{CARD_FILE}.partial").write_text("{", encoding="utf-8")
+    assert write_snapshot(examples(3), tmp_path).rows == len(read_snapshot(tmp_path)) == 3
+
+
+def test_no_example_and_no_place_are_one_sentence_each(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no example"):
+        write_snapshot([], tmp_path)
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(RunError, match="cannot be written"):
+        write_snapshot(examples(1), tmp_path / "file" / "dataset")
+
+
+def test_too_many_rows_are_sampled_by_weight_the_same_for_a_seed_and_in_order(tmp_path: Path) -> None:
+    rows = examples(300, source="thumbs_up", weight=1.0) + examples(300, source="verified", weight=3.0, start=300)
+    first = write_snapshot(rows, tmp_path / "a", max_rows=200, seed=5)
+    assert first.sha256 == write_snapshot(rows, tmp_path / "b", max_rows=200, seed=5).sha256
+    assert first.sha256 != write_snapshot(rows, tmp_path / "c", max_rows=200, seed=6).sha256
+    read = read_snapshot(tmp_path / "a")
+    counts = Counter(row["source"] for row in read)
+    assert counts["verified"] + counts["thumbs_up"] == 200
+    assert counts["verified"] > 1.7 * counts["thumbs_up"]
+    order = [row.id for row in rows]
+    assert [row["id"] for row in read] == sorted((row["id"] for row in read), key=order.index)
+    assert json.loads((tmp_path / "a" / CARD_FILE).read_text())["sampled_from"] == 600

@@ -1,0 +1,56 @@
+"""Questions for the examination: a sample of the sealed ones, or a fifth of the rated ones where a company has none."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+
+from feedback.records import Turn
+from feedback.wording import REFUSAL, cited_numbers
+from training.curation import Example
+from training.measures import fold, without_citations
+from training.questions import QuestionRow
+
+HELD_OUT = 5
+"""One rated question in this many is held out."""
+
+
+def sample_by_fact(rows: Sequence[QuestionRow], *, limit: int, seed: int) -> list[QuestionRow]:
+    """Return the first wording of at most `limit` facts, answerable and not in the proportion of `rows`; stable for a seed."""
+    first: dict[str, QuestionRow] = {}
+    for row in rows:
+        first.setdefault(row.fact, row)
+    kinds = [[row for row in first.values() if row.answerable is answerable] for answerable in (True, False)]
+    total = sum(len(kind) for kind in kinds)
+    chosen: list[QuestionRow] = []
+    for kind in kinds:
+        random.Random(seed).shuffle(kind)
+        chosen.extend(kind[: round(len(kind) * min(1.0, limit / max(1, total)))])
+    return chosen
+
+
+def hold_out(examples: Sequence[Example], turns: Mapping[str, Turn]) -> tuple[list[Example], list[QuestionRow]]:
+    """Split curated examples into what is trained on and questions that examine; all askings of a question stay together.
+
+    The choice hangs on the question's words alone, so that a question once held out is never trained on later.
+    """
+    kept: list[Example] = []
+    questions: dict[str, QuestionRow] = {}
+    for example in examples:
+        asked = turns[example.turn_id].asked
+        key = fold(asked.question)
+        if int(hashlib.sha256(key.encode()).hexdigest(), 16) % HELD_OUT:
+            kept.append(example)
+            continue
+        numbers = cited_numbers(example.completion)
+        sources = tuple(dict.fromkeys(passage.document for passage in asked.passages if passage.number in numbers))
+        absent = example.completion == REFUSAL
+        questions[key] = QuestionRow(
+            id=example.turn_id,
+            fact=key,
+            question=asked.question,
+            answer="" if absent else without_citations(example.completion),
+            sources=() if absent else sources,
+        )
+    return kept, [row for row in questions.values() if row.sources or not row.answer]
