@@ -11,7 +11,7 @@ _FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """A piece of a page: `text` is page[start:end] without outer white space; `title` is the page title and heading path."""
+    """A piece of a page: `text` is page[start:end]; `title` is the page title and the heading path at its start."""
 
     title: str
     text: str
@@ -45,26 +45,24 @@ def split_page(page: str, *, fallback_title: str, max_chars: int) -> list[Chunk]
     title = page_title(page, fallback_title)
     chunks: list[Chunk] = []
     for offset, raw in MarkdownSplitter((max_chars * 3 // 5, max_chars)).chunk_indices(page):
-        text = raw.strip()
-        body = _HEADING.sub("", text).strip()
-        if not body:
+        text = _without_leading_headings(raw)
+        if not text:
             continue
-        start = offset + (len(raw) - len(raw.lstrip()))
+        start = offset + raw.rindex(text)
         path: dict[int, str] = {}
         for at, level, name in headings:
-            # A heading inside the chunk counts where the chunk begins with it.
             if at > start:
                 break
-            path = {known: text for known, text in path.items() if known < level}
+            path = {known: above for known, above in path.items() if known < level}
             path[level] = name
         names = [name for name in path.values() if name != title]
-        chunks.append(Chunk(title=" > ".join([title, *names]), text=_without_headings(text), start=start, end=start + len(text)))
+        chunks.append(Chunk(title=" > ".join([title, *names]), text=text, start=start, end=start + len(text)))
     return chunks
 
 
-def _without_headings(text: str) -> str:
-    """Drop a chunk's leading headings, which its title repeats; a heading further down stays, as plain text."""
-    lines = text.splitlines()
-    while lines and (not lines[0].strip() or _HEADING.fullmatch(lines[0])):
-        lines.pop(0)
-    return "\n".join(lines).strip()
+def _without_leading_headings(raw: str) -> str:
+    """Drop a chunk's leading headings, which its title repeats; a heading further down stays."""
+    text = raw.strip()
+    while match := _HEADING.match(text):
+        text = text[match.end() :].strip()
+    return text

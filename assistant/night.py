@@ -30,7 +30,7 @@ from assistant.progress import Progress
 from assistant.prompt import INSTRUCTIONS
 from feedback.errors import RunError
 from feedback.store import FeedbackStore
-from training.curation import Example, curate
+from training.curation import Example, Refusal, curate
 from training.dataset import write_snapshot
 from training.examinations import ExaminationStore
 from training.gate import Decision, Floor, decide
@@ -130,8 +130,8 @@ class _Night:
 
     def play(self) -> NightReport:
         """Play the night from curation to promotion."""
-        examples, questions, refused = self.curate()
-        snapshot = write_snapshot(examples, self.folder / "dataset")
+        examples, questions, refusals = self.curate()
+        snapshot = write_snapshot(examples, self.folder / "dataset", refusals=refusals, seed=self.settings.night.seed)
         self.ledger.advance(self.run_id, "training")
         recipe = self.train()
         self.ledger.advance(self.run_id, "examining")
@@ -170,12 +170,12 @@ class _Night:
             reason=decision.reason,
             candidate=candidate,
             examples=snapshot.rows,
-            refused_examples=refused,
+            refused_examples=len(refusals),
             summaries={name: result["summary"] for name, result in results.items()},
             decision=decision,
         )
 
-    def curate(self) -> tuple[list[Example], list[QuestionRow], int]:
+    def curate(self) -> tuple[list[Example], list[QuestionRow], list[Refusal]]:
         """Turn the ratings into examples, and choose the questions; too little of either is a HOLD."""
         self.show(Progress(stage="Curating", share=0.0))
         night = self.settings.night
@@ -207,7 +207,7 @@ class _Night:
                 f"Too little to examine with: {len(chosen)} questions, {night.min_facts} are needed "
                 f"({night.min_facts - len(chosen)} more rated questions, or a file of sealed ones).",
             )
-        return examples, chosen, len(curated.refusals)
+        return examples, chosen, curated.refusals
 
     def train(self) -> Recipe:
         """Train in a subprocess within the time budget."""

@@ -143,7 +143,14 @@ def build_services(home_dir: Path, *, queue: int = 8, pages: Path | None = None)
         prompts=prompts,
         pool=pool,
         chat=Chat(
-            store=store, prompts=prompts, engine=engine, pool=pool, base_model=base.name, base_hash=base.sha256, max_tokens=96, queue=queue
+            store=store,
+            prompts=prompts,
+            engine=engine,
+            pool=pool,
+            base_model=base.name,
+            base_hash=base.sha256,
+            max_tokens=96,
+            queue=queue,
         ),
     )
 

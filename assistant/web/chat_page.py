@@ -212,7 +212,7 @@ def chat_page(services: Services) -> gr.Blocks:
                 label="Your question",
                 show_label=False,
                 container=False,
-                placeholder="Ask about the documents",
+                placeholder="Your question",
                 lines=1,
                 max_lines=6,
                 autofocus=True,
@@ -221,9 +221,7 @@ def chat_page(services: Services) -> gr.Blocks:
             send = gr.Button("Ask", variant="primary", elem_id="ns-send")
             stop = gr.Button("Stop", variant="stop", visible=False, elem_id="ns-stop")
         with gr.Row(elem_id="ns-under"):
-            history = gr.Checkbox(
-                label="Use earlier questions and answers", info=HISTORY_INFO, elem_id="ns-history", container=False
-            )
+            history = gr.Checkbox(label="Use earlier questions", info=HISTORY_INFO, elem_id="ns-history", container=False)
             new = gr.Button("New conversation", size="sm", elem_id="ns-new")
         _connect(page, blocks, header, chat, question, history, conversation, notice, send, stop, new)
     return blocks.queue(default_concurrency_limit=None)

@@ -129,7 +129,9 @@ def test_an_adapter_changes_answers_and_its_neighbour_keeps_its_own(
         text_of(engine, request, loaded[0])
 
 
-def test_unloading_gives_the_memory_back(engine: LlamaCppEngine, bare: LlamaCppAdapter, adapters: dict[str, AdapterVersion]) -> None:
+def test_unloading_gives_the_memory_back(
+    engine: LlamaCppEngine, bare: LlamaCppAdapter, adapters: dict[str, AdapterVersion]
+) -> None:
     def load_and_unload() -> int:
         loaded = engine.load(adapters["v0001"])
         text_of(engine, ask("Hello", max_tokens=4), loaded)

@@ -25,9 +25,7 @@ def small_gguf(tmp_path: Path) -> Path:
     writer.add_context_length(128)
     writer.add_token_list(["a", "b"])
     matrix = np.random.default_rng(0).normal(size=(4, 64)).astype(np.float32)
-    writer.add_tensor(
-        "token_embd.weight", quantize(matrix, GGMLQuantizationType.Q8_0), raw_dtype=GGMLQuantizationType.Q8_0
-    )
+    writer.add_tensor("token_embd.weight", quantize(matrix, GGMLQuantizationType.Q8_0), raw_dtype=GGMLQuantizationType.Q8_0)
     writer.add_tensor("output_norm.weight", np.ones(64, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -89,7 +87,10 @@ def imported(tmp_path: Path) -> Path:
     (path / "hf").mkdir(parents=True)
     (path / "model.gguf").write_bytes(b"gguf")
     (path / "hf" / "config.json").write_text("{}")
-    files = {name: {"bytes": (path / name).stat().st_size, "sha256": file_sha256(path / name)} for name in ("model.gguf", "hf/config.json")}
+    files = {
+        name: {"bytes": (path / name).stat().st_size, "sha256": file_sha256(path / name)}
+        for name in ("model.gguf", "hf/config.json")
+    }
     (path / "base.json").write_text(json.dumps({"name": "imported", "sha256": "a" * 64, "files": files}))
     return path
 

@@ -14,7 +14,10 @@ from feedback.records import Message
 
 CONVERSATIONS = {
     "a question alone": [("user", "What is the capital of France?")],
-    "with instructions": [("system", "Answer from the passages."), ("user", "[1] Hotels\nThe limit is €140.\n\nQuestion: limit?")],
+    "with instructions": [
+        ("system", "Answer from the passages."),
+        ("user", "[1] Hotels\nThe limit is €140.\n\nQuestion: limit?"),
+    ],
     "with history": [("system", "Be short."), ("user", "Who?"), ("assistant", "The lead [1]."), ("user", "Since when?")],
     "blank line before a number": [("user", "It is made\n\n1. In the tool\n\n2. By post, extension 2417 at 16:30")],
     "other scripts": [("user", "Żółć, 数学, العربية, 😀👩‍👩‍👧, ﬁnance — “quoted”\u00a0text")],

@@ -59,7 +59,10 @@ def test_greedy_answers_are_those_of_llama_cpp(
     for question in QUESTIONS:
         mine, its = (list(each.stream(ask(question), held)) for each, held in ((engine, ours), (other, theirs)))
         assert "".join(delta.text for delta in mine) == "".join(delta.text for delta in its)
-        assert mine[-1] == its[-1] or (mine[-1].finish_reason, mine[-1].prompt_tokens) == (its[-1].finish_reason, its[-1].prompt_tokens)
+        assert mine[-1] == its[-1] or (mine[-1].finish_reason, mine[-1].prompt_tokens) == (
+            its[-1].finish_reason,
+            its[-1].prompt_tokens,
+        )
     # below the tolerance, above what rounding in float16 gives
     assert canary.distance(canary.record(engine, ours), canary.record(other, theirs)) < 0.01
     other.close()
@@ -135,7 +138,9 @@ def test_half_an_adapter_is_refused_and_leaves_nothing(
     broken = AdapterVersion(version="v0009", path=tmp_path / "v0009")
     shutil.copytree(adapters["v0001"].path, broken.path)
     tensors = load_file(broken.path / "adapter_model.safetensors")
-    save_file({name: each for name, each in tensors.items() if "layers.3." not in name}, broken.path / "adapter_model.safetensors")
+    save_file(
+        {name: each for name, each in tensors.items() if "layers.3." not in name}, broken.path / "adapter_model.safetensors"
+    )
     with pytest.raises(CorruptAdapter, match=r"layers\.3\..* is missing"):
         engine.load(broken)
     assert text_of(engine, ask(QUESTIONS[0]), bare) == before

@@ -1,0 +1,69 @@
+"""Settings: defaults, sources, and every fault at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from assistant.config import load, parse
+from assistant.home import Home
+from feedback.errors import NightschoolError, SettingsError
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "nightschool.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
+    assert parse(tmp_path / "nightschool.toml", {}).server.port == 7860
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    file = written(tmp_path, "[server]\nport = 8000\nhost = '0.0.0.0'\n")
+    settings = parse(file, {"NIGHTSCHOOL_SERVER__PORT": "9000", "NIGHTSCHOOL_HOME": "/x", "HOME": "/y"})
+    assert (settings.server.port, settings.server.host) == (9000, "0.0.0.0")
+
+
+def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
+    file = written(tmp_path, "[server]\nprot = 1\n[chat]\nthreshold = 7\n[nights]\ncron = ''\n")
+    with pytest.raises(SettingsError) as caught:
+        parse(file, {"NIGHTSCHOOL_ENGINE__KIND": "gpt"})
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 4
+    for part in ("server.prot", "chat.threshold = 7", "'nights'", "engine.kind = 'gpt'"):
+        assert any(part in line for line in lines), part
+
+
+@pytest.mark.parametrize("name", ["NIGHTSCHOOL_TYPO", "NIGHTSCHOOL_SERVER__PROT", "NIGHTSCHOOL_TYPO__X"])
+def test_an_unknown_variable_is_an_error_that_names_it(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SettingsError, match=r"the environment: .*(typo|prot)"):
+        parse(tmp_path / "none.toml", {name: "1"})
+
+
+def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"nightschool\.toml cannot be read"):
+        parse(written(tmp_path, "[server\n"), {})
+
+
+def test_the_home_comes_from_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTSCHOOL_HOME", str(tmp_path / "there"))
+    home, _ = load()
+    assert home.root == (tmp_path / "there").resolve() and home.adapters.is_dir()
+
+
+def test_a_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NightschoolError, match="cannot be used"):
+        Home(tmp_path / "file" / "home")
+
+
+def test_a_home_has_one_server(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    with home.serving():
+        assert home.is_served()
+        with pytest.raises(NightschoolError, match="already serves"), Home(tmp_path).serving():
+            pass
+    assert not home.is_served()

@@ -1,0 +1,110 @@
+"""From a question to messages: the budget, the history, the threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from assistant.documents import DocumentStore
+from assistant.hardware import PromptLimits, prompt_limits
+from assistant.prompt import INSTRUCTIONS, PromptBuilder
+from feedback.errors import QuestionError
+from feedback.records import Message
+from feedback.wording import REFUSAL
+
+
+def words(messages: Sequence[Message]) -> int:
+    return sum(len(message.content.split()) + 4 for message in messages)
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> DocumentStore:
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    for name in ("parking", "canteen", "library", "garage"):
+        (folder / f"{name}.md").write_text(
+            f"# The {name}\n\n" + f"The {name} permit costs €12 a month and {name} keys hang at the gate. " * 6
+        )
+    store = DocumentStore(tmp_path / "documents.db")
+    store.add_folder(folder)
+    return store
+
+
+def builder(documents: DocumentStore, *, tokens: int = 400, passages: int = 3, threshold: float = 0.33) -> PromptBuilder:
+    return PromptBuilder(
+        documents, words, limits=PromptLimits(tokens=tokens, passages=passages, following=0), threshold=threshold
+    )
+
+
+def test_passages_are_numbered_and_the_question_comes_last(documents: DocumentStore) -> None:
+    prepared = builder(documents).prepare("What does a parking permit cost?")
+    assert [passage.number for passage in prepared.passages] == list(range(1, len(prepared.passages) + 1))
+    assert prepared.messages[0].content == INSTRUCTIONS
+    assert prepared.messages[-1].content.endswith("Question: What does a parking permit cost?")
+    for passage in prepared.passages:
+        assert f"[{passage.number}] {passage.title}\n{passage.text}" in prepared.messages[-1].content
+
+
+@pytest.mark.parametrize("tokens", [150, 250, 400])
+def test_a_prompt_stays_within_its_budget(documents: DocumentStore, tokens: int) -> None:
+    prepared = builder(documents, tokens=tokens, passages=8).prepare("permit costs keys gate")
+    assert words(prepared.messages) <= tokens
+    assert prepared.passages
+
+
+def test_a_larger_budget_holds_more_passages(documents: DocumentStore) -> None:
+    small = builder(documents, tokens=200, passages=8).prepare("permit costs keys gate")
+    large = builder(documents, tokens=900, passages=8).prepare("permit costs keys gate")
+    assert len(large.passages) > len(small.passages)
+
+
+def test_one_passage_is_kept_however_small_the_budget(documents: DocumentStore) -> None:
+    assert len(builder(documents, tokens=1).prepare("parking permit").passages) == 1
+
+
+def test_a_question_far_from_the_documents_calls_no_model(documents: DocumentStore) -> None:
+    prepared = builder(documents).prepare("Which dental molars does our submarine insurance cover?")
+    assert prepared.refused and prepared.messages == ()
+
+
+def test_the_threshold_is_the_least_score_that_is_answered(documents: DocumentStore) -> None:
+    question = "What does a parking permit for helicopters cost?"
+    score = max(passage.score for passage in builder(documents, threshold=0).prepare(question).passages)
+    assert not builder(documents, threshold=score).prepare(question).refused
+    assert builder(documents, threshold=min(1.0, score + 0.01)).prepare(question).refused
+
+
+def test_an_empty_index_refuses(tmp_path: Path) -> None:
+    assert builder(DocumentStore(tmp_path / "empty.db")).prepare("parking permit").refused
+
+
+def test_history_is_in_the_prompt_without_its_citations(documents: DocumentStore) -> None:
+    past = (Message(role="user", content="Where are the keys?"), Message(role="assistant", content="At the gate [2]."))
+    prepared = builder(documents).prepare("And what does the parking permit cost?", past)
+    assert [message.content for message in prepared.messages[1:3]] == ["Where are the keys?", "At the gate ."]
+
+
+def test_old_history_is_dropped_before_the_passages_are(documents: DocumentStore) -> None:
+    past = [Message(role=role, content="word " * 60) for _ in range(5) for role in ("user", "assistant")]
+    prepared = builder(documents).prepare("parking permit", past)
+    assert prepared.messages[1].role == "user" and len(prepared.messages) == 2
+    assert prepared.passages
+
+
+@pytest.mark.parametrize(("question", "said"), [("", "empty"), (" \n ", "empty"), ("x" * 10_000, "10,000 characters")])
+def test_a_question_that_cannot_be_asked_is_refused_in_a_sentence(documents: DocumentStore, question: str, said: str) -> None:
+    with pytest.raises(QuestionError, match=said):
+        builder(documents).prepare(question)
+
+
+def test_the_model_is_taught_the_sentence_that_the_chat_says() -> None:
+    assert REFUSAL in INSTRUCTIONS
+
+
+def test_more_cores_mean_a_larger_prompt_and_settings_win() -> None:
+    sizes = [prompt_limits(core_count=count, cuda=False).tokens for count in (1, 2, 4, 8, 16)]
+    assert sizes == sorted(sizes) and sizes[1] == 400
+    assert prompt_limits(core_count=2, cuda=True).tokens > sizes[-1]
+    assert prompt_limits(core_count=2, cuda=False, tokens=123, passages=7) == PromptLimits(tokens=123, passages=7, following=0)
