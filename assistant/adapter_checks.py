@@ -61,7 +61,7 @@ def _check_base_hash(manifest: Path, base_sha256: str) -> None:
     if not manifest.is_file():
         return
     try:
-        trained_on = json.loads(manifest.read_text(encoding="utf-8")).get("base_sha256", base_sha256)
+        trained_on = json.loads(manifest.read_text(encoding="utf-8")).get("base_hash", base_sha256)
     except (ValueError, AttributeError):
         raise _FaultError("its manifest.json cannot be read") from None
     if trained_on != base_sha256:

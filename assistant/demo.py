@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from assistant.chat import Done
-from assistant.config import DocumentSettings, NightSettings, Settings, load
+from assistant.config import ChatSettings, DocumentSettings, NightSettings, Settings, load
 from assistant.console import sample_company
 from assistant.home import Home
 from assistant.night import NightReport, run_night
@@ -43,6 +43,7 @@ ASKING_SHARE, TRAINING_SHARE, EXAMINING_SHARE = 0.22, 0.40, 0.26
 """How the minutes are divided; the rest is loading, converting and publishing."""
 SECONDS_PER_ANSWER = 1.5
 """What one answer may take before any was measured."""
+ANSWER_TOKENS = 64
 SIDE_BY_SIDE = 5
 NOT_IN_DOCUMENTS = "This is not in the documents."
 
@@ -233,6 +234,7 @@ def _throw_away_home(keep: Path | None) -> Iterator[Home]:
 def _settings(folder: Path, sealed_file: Path, minutes: float, sealed: int) -> Settings:
     return Settings(
         documents=DocumentSettings(folder=str(folder)),
+        chat=ChatSettings(max_tokens=ANSWER_TOKENS),
         night=NightSettings(
             cron="",
             minutes=minutes * TRAINING_SHARE,

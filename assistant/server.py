@@ -50,6 +50,9 @@ def set_up(services: Services) -> list[str]:
     if interrupted:
         said.append(f"{interrupted} answers were cut off when the last server died; their questions are kept.")
     said.extend(f"Night {run.id}: {run.reason}" for run in services.ledger.recover())
+    running = services.ledger.running()
+    if running is not None:
+        said.append(f"Night {running.id}, begun at {running.created_at} by {running.requested_by}, is still running.")
     if services.settings.documents.folder:
         try:
             report = services.documents.add_folder(Path(services.settings.documents.folder))

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 
-class LoraProduct(torch.autograd.Function):
+class LoraProduct(torch.autograd.Function):  # type: ignore[misc]
     """x (N, in), frozen weight (out, in), A (rank, in), B (out, rank) -> (N, out)."""
 
     @staticmethod
@@ -45,7 +45,7 @@ class LoraProduct(torch.autograd.Function):
         return grad_x, None, grad_down, grad_up, None
 
 
-class SwiGlu(torch.autograd.Function):
+class SwiGlu(torch.autograd.Function):  # type: ignore[misc]
     """silu(gate) * up, keeping gate and up alone for the way back."""
 
     @staticmethod

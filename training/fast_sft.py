@@ -50,7 +50,9 @@ def encode(example: Mapping[str, Any], tokenizer: Any) -> Row:
     start = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
     whole = tokenizer.apply_chat_template(messages, tokenize=False)
     if not whole.startswith(start):
-        raise RunError("The chat template does not continue its own prompt, so no completion can be cut out: use another base model.")
+        raise RunError(
+            "The chat template does not continue its own prompt, so no completion can be cut out: use another base model."
+        )
     prompt_ids = tokenizer(start, add_special_tokens=False)["input_ids"]
     completion_ids = tokenizer(whole[len(start) :], add_special_tokens=False)["input_ids"]
     if tokenizer.eos_token_id not in completion_ids:
@@ -65,14 +67,12 @@ def refuse_long(rows: Sequence[Row], *, max_length: int) -> None:
     if long:
         worst = max(rows[index].length for index in long)
         raise RunError(
-            f"{len(long)} of {len(rows)} examples are longer than {max_length} tokens (row {long[0]} first, {worst} tokens at most): "
-            "raise max_length or leave them out."
+            f"{len(long)} of {len(rows)} examples are longer than {max_length} tokens (row {long[0]} first; the longest "
+            f"has {worst}): raise max_length or leave them out."
         )
 
 
-def plan_batches(
-    lengths: Sequence[int], *, batch_size: int, max_batch_tokens: int, epochs: float, seed: int
-) -> list[list[int]]:
+def plan_batches(lengths: Sequence[int], *, batch_size: int, max_batch_tokens: int, epochs: float, seed: int) -> list[list[int]]:
     """Return the batches of the whole training, in order, as row indices: the same for the same arguments.
 
     In each epoch every row comes once, in batches of like length whose order is shuffled; a batch has at most
@@ -124,25 +124,25 @@ def labels_loss(model: Any, input_ids: torch.Tensor, labels: torch.Tensor) -> to
 
 
 class FixedBatches:
-    """A batch sampler over batches that were planned before; `skip` of them were trained already."""
+    """A batch sampler over batches that were planned before."""
 
-    def __init__(self, batches: Sequence[list[int]], *, skip: int = 0) -> None:
-        self._batches = batches[skip:]
+    def __init__(self, batches: Sequence[list[int]]) -> None:
+        self._batches = batches
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield each batch's row indices."""
         return iter(self._batches)
 
     def __len__(self) -> int:
-        """Count the batches left."""
+        """Count the batches."""
         return len(self._batches)
 
 
 class FastSFTTrainer(SFTTrainer):  # type: ignore[misc]
     """TRL's trainer with planned batches, the loss on the labels alone, and a rate that follows a changing number of steps."""
 
-    def __init__(self, *, batches: Sequence[list[int]], skip: int, rate: Any, pad_token_id: int, **settings: Any) -> None:
-        self._planned = FixedBatches(batches, skip=skip)
+    def __init__(self, *, batches: Sequence[list[int]], rate: Any, pad_token_id: int, **settings: Any) -> None:
+        self._planned = FixedBatches(batches)
         self._rate = rate  # step -> factor of the learning rate
         self._pad_token_id = pad_token_id
         super().__init__(data_collator=self._collate, **settings)
@@ -156,8 +156,8 @@ class FastSFTTrainer(SFTTrainer):  # type: ignore[misc]
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Make the schedule from the rate that was given; `num_training_steps` is ignored, the rate knows better."""
-        if self.lr_scheduler is None:
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, self._rate)
+        if getattr(self, "lr_scheduler", None) is None:
+            self.lr_scheduler: Any = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, self._rate)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 

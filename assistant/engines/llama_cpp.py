@@ -78,15 +78,12 @@ class LlamaCppEngine:
         """
         import xllamacpp as xlc
 
-        params = self._params(xlc)
         if adapter is not None:
             check_adapter(adapter, hf_dir=self._base.hf_dir, base_sha256=self._base.sha256)
-            gguf = adapter.path / "adapter.gguf"
-            if not gguf.is_file():
+            if not (adapter.path / "adapter.gguf").is_file():
                 raise CorruptAdapter(adapter.version, "it has no adapter.gguf")
-            params.lora_adapters = [xlc.CommonAdapterLoraInfo(str(gguf), 1.0)]
         try:
-            server = xlc.Server(params)
+            server = xlc.Server(self.server_params(adapter))
         except Exception as error:  # C++ exceptions of many kinds
             if adapter is not None:
                 raise CorruptAdapter(adapter.version, f"llama.cpp refuses it ({error})") from error
@@ -164,7 +161,10 @@ class LlamaCppEngine:
         for loaded in list(self._loaded):
             self.unload(loaded)
 
-    def _params(self, xlc: Any) -> Any:
+    def server_params(self, adapter: AdapterVersion | None) -> Any:
+        """Return the parameters of an instance (xllamacpp's CommonParams), as `load` starts it."""
+        import xllamacpp as xlc
+
         params = xlc.CommonParams()
         params.model.path = str(self._path)
         params.verbosity = -1
@@ -179,7 +179,13 @@ class LlamaCppEngine:
         params.api_keys = [secrets.token_urlsafe(32)]
         params.ui = False
         params.endpoint_slots = False
+        if adapter is not None:
+            params.lora_adapters = [xlc.CommonAdapterLoraInfo(str(adapter.path / "adapter.gguf"), 1.0)]
         return params
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Return the token ids that the model is given for these messages."""
+        return self._template.encode(messages)
 
     def _complete(self, loaded: LlamaCppAdapter, ids: list[int], body: dict[str, Any]) -> dict[str, Any]:
         with _under_way(loaded):

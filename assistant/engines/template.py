@@ -49,7 +49,11 @@ class ChatTemplate:
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Return the token ids of the prompt that asks the model for the next assistant message."""
-        return list(self._tokenizer.encode(self.render(messages), add_special_tokens=False).ids)
+        return self.tokenize(self.render(messages))
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the token ids of plain text, without a template."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of token ids, special tokens left out."""

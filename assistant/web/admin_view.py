@@ -18,7 +18,7 @@ MOST_POINTS = 300
 """More points than this make a loss curve slower, not clearer."""
 
 VERDICTS = {
-    "PROMOTE": "the candidate was measurably better, and serves",
+    "PROMOTE": "the candidate was measurably better, and was put into service",
     "HOLD": "the data could not tell, so nothing changed",
     "REJECT": "the candidate was worse, so nothing changed",
 }
@@ -63,7 +63,8 @@ def last_night_html(last: Run | None, *, examples: int, refused: int) -> str:
         verdict = last.verdict or "HOLD"
         head = f'<p><span class="ns-{verdict}">{verdict}</span>: {escape(VERDICTS[verdict])}.</p>'
     else:
-        head = f'<p><span class="ns-failed-outcome">{escape((last.outcome or "").capitalize())}</span>: what serves did not change.</p>'
+        outcome = escape((last.outcome or "").capitalize())
+        head = f'<p><span class="ns-failed-outcome">{outcome}</span>: what serves did not change.</p>'
     learned = f", {_plural(examples, 'example')}, {_plural(refused, 'rated answer')} left out" if examples or refused else ""
     small = f"{last.id}, {when(last.created_at)}, took {duration(last.created_at, last.finished_at)}{learned}"
     reason = f"<p>{escape(last.reason)}</p>" if last.reason else ""

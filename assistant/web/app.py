@@ -23,7 +23,7 @@ STATUS: tuple[tuple[type[NightschoolError], int], ...] = ((UnknownTurn, 404), (N
 
 
 def create_app(services: Services, *, logins: Logins | None = None) -> FastAPI:
-    """Build the application over open services; whoever calls it runs the server. `logins` is for tests with a clock of theirs."""
+    """Build the application over open services; the caller runs the server. `logins` lets tests bring a clock of theirs."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read by Gradio when it is imported
     app = FastAPI(title="Nightschool", docs_url=None, redoc_url=None, openapi_url=None)
     _add_error_sentences(app)

@@ -67,7 +67,7 @@ class Stops:
 
 
 def html_block(html: str) -> dict[str, Any]:
-    """Return `html` as a part of a chat message, in the shape into which Gradio turns a component (making one each time is slow)."""
+    """Return `html` as a part of a chat message, in the shape that Gradio gives to a component: making one each time is slow."""
     return {"type": "component", "component": "html", "value": html, "constructor_args": {}, "props": _block_props()}
 
 

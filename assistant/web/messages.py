@@ -126,7 +126,8 @@ def sources_html(turn: Turn) -> str:
 def _source_html(turn_id: str, passage: Passage, *, cited: bool) -> str:
     label = '<span class="ns-cited">cited</span>' if cited else ""
     return (
-        f'<li class="{"ns-is-cited" if cited else "ns-is-read"}"><details><summary><span class="ns-number">[{passage.number}]</span> '
+        f'<li class="{"ns-is-cited" if cited else "ns-is-read"}"><details><summary>'
+        f'<span class="ns-number">[{passage.number}]</span> '
         f'<span class="ns-title">{escape(passage.title.replace(" > ", " › "))}</span>{label}</summary>'
         f"<blockquote>{escape(passage.text)}</blockquote>"
         f'<p><a href="{escape(passage_link(turn_id, passage))}" target="_blank" rel="noopener">Open the page'
@@ -147,7 +148,7 @@ def rating_html(turn: Turn, feedback: Feedback | None, *, not_learned: str = "")
 def how(turn: Turn, answer: Answer) -> str:
     """Return who answered and how long it took: "Answered by v0003 in 2.1 s"."""
     if not turn.asked.messages:
-        return f"Not asked: {version_name(turn.asked.adapter)}"
+        return f"No model was asked ({version_name(turn.asked.adapter)} was in service)"
     return f"Answered by {version_name(turn.asked.adapter)} in {answer.total_s:.1f} s"
 
 

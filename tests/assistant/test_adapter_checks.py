@@ -97,7 +97,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         "has no place for",
     ),
     "another base": (
-        lambda folder: (folder / "manifest.json").write_text(json.dumps({"base_sha256": "c" * 64})),
+        lambda folder: (folder / "manifest.json").write_text(json.dumps({"base_hash": "c" * 64})),
         "trained on another base model",
     ),
     "broken manifest": (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json cannot be read"),
@@ -106,7 +106,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 def test_a_sound_adapter_passes(folder: Path, hf_dir: Path) -> None:
     check(folder, hf_dir)
-    (folder / "manifest.json").write_text(json.dumps({"base_sha256": "b" * 64}))
+    (folder / "manifest.json").write_text(json.dumps({"base_hash": "b" * 64}))
     check(folder, hf_dir)
 
 

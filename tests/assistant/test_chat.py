@@ -1,0 +1,108 @@
+"""The chat: what is recorded, whatever happens to the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from assistant.chat import Done, Piece, Sources
+from assistant.services import Services
+from feedback.errors import NotYourTurn, QuestionError, QueueFull
+from feedback.records import Turn
+from feedback.wording import REFUSAL
+
+
+@pytest.fixture
+def services(make_services: Callable[..., Services], tmp_path: Path) -> Services:
+    return make_services(tmp_path / "home", queue=2)
+
+
+def ask(services: Services, question: str, *, name: str = "anna", conversation: str = "", history: bool = False) -> Turn:
+    user = services.store.user_by_name(name).id
+    place = conversation or services.store.start_conversation(user, history=history)
+    events = list(services.chat.ask(user_id=user, conversation_id=place, question=question, history=history))
+    assert isinstance(events[0], Sources) and isinstance(events[-1], Done)
+    assert "".join(event.text for event in events if isinstance(event, Piece)).strip() == events[-1].turn.answer.text  # type: ignore[union-attr]
+    return events[-1].turn
+
+
+def test_a_turn_stores_what_the_model_saw_and_did(services: Services) -> None:
+    turn = ask(services, "How much may a room in London cost?")
+    assert turn.asked.messages == services.engine.seen[-1]  # type: ignore[attr-defined]
+    assert turn.asked.passages[0].document == "travel/hotels.md" and turn.asked.passages[0].document_version == 1
+    assert (turn.asked.adapter, turn.asked.base_hash, turn.asked.engine) == ("base", "0" * 64, "reading aloud 1")
+    answer = turn.answer
+    assert answer is not None and "€140" in answer.text and answer.finish_reason == "stop"
+    assert answer.prompt_tokens == 20 and answer.ttft_s is not None and 0 < answer.ttft_s <= answer.total_s
+
+
+def test_a_question_far_from_the_documents_is_refused_without_the_model(services: Services) -> None:
+    turn = ask(services, "Which molars does the submarine dentist polish?")
+    assert turn.answer is not None and (turn.answer.text, turn.answer.finish_reason) == (REFUSAL, "refused")
+    assert turn.asked.messages == () and services.engine.seen == []  # type: ignore[attr-defined]
+
+
+def test_an_answer_that_is_stopped_half_way_is_kept(services: Services) -> None:
+    user = services.store.user_by_name("anna").id
+    place = services.store.start_conversation(user, history=False)
+    stream = services.chat.ask(
+        user_id=user, conversation_id=place, question="How much is a room in London, slowly?", history=False
+    )
+    for event in stream:
+        if isinstance(event, Piece):
+            break
+    stream.close()  # type: ignore[attr-defined]
+    (turn,) = services.store.turns(place)
+    assert turn.answer is not None and turn.answer.finish_reason == "stopped" and turn.answer.text
+    assert all(entry["answering"] == 0 for entry in services.pool.describe()["loaded"])
+
+
+def test_an_engine_that_fails_leaves_a_record_and_a_sentence(services: Services) -> None:
+    turn = ask(services, "How much is a room in London when all fail?")
+    assert turn.answer is not None and turn.answer.finish_reason == "failed"
+    assert turn.answer.error == "The engine lost its place: ask again." and turn.answer.text
+    assert ask(services, "How much may a room in London cost?").answer.finish_reason == "stop"  # type: ignore[union-attr]
+
+
+def test_with_history_the_model_sees_the_conversation_and_without_it_this_question_alone(services: Services) -> None:
+    user = services.store.user_by_name("anna").id
+    place = services.store.start_conversation(user, history=True)
+    first = ask(services, "How much may a room in London cost?", conversation=place)
+    alone = ask(services, "And how early do I book in Pennant?", conversation=place, history=False)
+    told = ask(services, "And how early do I book in Pennant?", conversation=place, history=True)
+    assert [message.role for message in alone.asked.messages] == ["system", "user"]
+    assert first.asked.question in [message.content for message in told.asked.messages]
+    assert (alone.asked.history, told.asked.history) == (False, True)
+
+
+@pytest.mark.parametrize("question", ["", "   ", "x" * 10_000])
+def test_a_question_that_cannot_be_asked_stores_nothing(services: Services, question: str) -> None:
+    user = services.store.user_by_name("anna").id
+    place = services.store.start_conversation(user, history=False)
+    with pytest.raises(QuestionError):
+        list(services.chat.ask(user_id=user, conversation_id=place, question=question, history=False))
+    assert services.store.turns(place) == []
+
+
+def test_past_the_queue_people_are_asked_to_try_again_and_the_others_are_answered(services: Services) -> None:
+    user = services.store.user_by_name("anna").id
+    place = services.store.start_conversation(user, history=False)
+    question = "How much may a room in London cost?"
+    waiting = [services.chat.ask(user_id=user, conversation_id=place, question=question, history=False) for _ in range(2)]
+    for stream in waiting:
+        next(stream)
+    with pytest.raises(QueueFull, match="2 questions are waiting"):
+        ask(services, question)
+    for stream in waiting:
+        assert isinstance(list(stream)[-1], Done)
+    assert ask(services, question).answer is not None
+
+
+def test_nobody_reads_anothers_conversation_through_the_history(services: Services) -> None:
+    anna = services.store.user_by_name("anna").id
+    place = services.store.start_conversation(anna, history=True)
+    ask(services, "How much may a room in London cost?", conversation=place)
+    with pytest.raises(NotYourTurn):
+        ask(services, "And in Pennant?", name="ben", conversation=place, history=True)
