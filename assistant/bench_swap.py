@@ -78,7 +78,7 @@ class _Tally:
 def bench_swap(
     *, base: BaseModel, streams: int = 200, swaps: int = 20, kind: EngineKind = "auto", folder: Path | None = None
 ) -> dict[str, Any]:
-    """Train both adapters (into `folder`, or a temporary one) and swap them under `streams` streams; returns `measure`'s figures."""
+    """Train both adapters (in `folder`, or a temporary one) and swap them under streams; returns what `measure` returns."""
     with tempfile.TemporaryDirectory() as temporary:
         adapters = {word: parrot_adapter(base, (folder or Path(temporary)) / word, word) for word in WORDS}
         engine = make_engine(kind, base, context=512)

@@ -107,7 +107,8 @@ class QueueFull(EngineError):
     """More people wait for an answer than the queue holds."""
 
     def __init__(self, waiting: int) -> None:
-        super().__init__(f"{waiting} questions are waiting already: try again in a minute.")
+        are = "question is" if waiting == 1 else "questions are"
+        super().__init__(f"{waiting} {are} waiting already: try again in a minute.")
         self.waiting = waiting
 
 

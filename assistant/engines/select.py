@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from typing import Literal
 
 from assistant.engines.base import Engine
+from assistant.hardware import cores
 from assistant.models import BaseModel
 from feedback.errors import SettingsError
 
@@ -24,11 +24,11 @@ def make_engine(kind: EngineKind, base: BaseModel, *, threads: int = 0, slots: i
     if kind == "llama_cpp":
         from assistant.engines.llama_cpp import LlamaCppEngine
 
-        return LlamaCppEngine(base, threads=threads or available_cores(), slots=slots, context=context)
+        return LlamaCppEngine(base, threads=threads or cores(), slots=slots, context=context)
     if kind == "transformers":
         from assistant.engines.transformers_engine import TransformersEngine
 
-        return TransformersEngine(base, threads=threads or available_cores(), slots=slots, context=context)
+        return TransformersEngine(base, threads=threads or cores(), slots=slots, context=context)
     raise SettingsError(f"engine is {kind!r}: choose auto, llama_cpp or transformers.")
 
 
@@ -39,8 +39,3 @@ def has_cuda() -> bool:
     import torch
 
     return bool(torch.cuda.is_available())
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -217,8 +217,8 @@ def admin_page(services: Services) -> gr.Blocks:
             reason = gr.Textbox(
                 label="Reason (recorded)", placeholder="Why this one, over the gate", elem_id="ns-reason", scale=3, min_width=220
             )
-            promote = gr.Button("Promote", elem_id="ns-promote", scale=1, min_width=120)
-            back = gr.Button("Roll back", elem_id="ns-rollback", scale=1, min_width=150)
+            promote = gr.Button("Promote", elem_id="ns-promote", scale=0, min_width=120)
+            back = gr.Button("Roll back", elem_id="ns-rollback", scale=0, min_width=150)
         runs = gr.HTML()
         errors = gr.HTML()
         live = [facts, tonight, loss, start, cancel]

@@ -111,6 +111,8 @@ def _theme() -> object:
         body_text_color_subdued_dark="*neutral_400",
         input_placeholder_color="*neutral_500",
         input_placeholder_color_dark="*neutral_400",
+        checkbox_border_color="*neutral_500",
+        checkbox_border_color_dark="*neutral_400",
         input_border_color="*neutral_500",
         input_border_color_dark="*neutral_500",
         button_primary_background_fill="#1f4d78",

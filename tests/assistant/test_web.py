@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +18,38 @@ from assistant.services import Services
 from assistant.web.app import create_app
 from assistant.web.auth import Logins, safe_next
 from assistant.web.guard import COOKIE, Throttle
-from feedback.records import Turn
+from feedback.records import Turn, User
 
 SITE = "http://testserver"
 HTML = {"accept": "text/html"}
 
 
+@pytest.fixture(scope="module")
+def services(make_services: Callable[..., Services], tmp_path_factory: pytest.TempPathFactory) -> Services:
+    """One for the module: laying out the pages takes seconds. What changes adapters, nights or pages uses `own`."""
+    return make_services(tmp_path_factory.mktemp("home"))
+
+
 @pytest.fixture
-def services(make_services: Callable[..., Services], tmp_path: Path) -> Services:
+def own(make_services: Callable[..., Services], tmp_path: Path) -> Services:
     return make_services(tmp_path / "home")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def app(services: Services) -> FastAPI:
     return create_app(services)
 
 
-@pytest.fixture
-def client(app: FastAPI) -> Iterator[TestClient]:
+@pytest.fixture(scope="module")
+def opened(app: FastAPI) -> Iterator[TestClient]:
     with TestClient(app, base_url=SITE, follow_redirects=False) as opened:
         yield opened
+
+
+@pytest.fixture
+def client(opened: TestClient) -> TestClient:
+    opened.cookies.clear()
+    return opened
 
 
 @pytest.fixture
@@ -51,15 +64,20 @@ def log_in(client: TestClient, passwords: dict[str, str]) -> Callable[[str], Tes
 
 
 @pytest.fixture
-def ask(services: Services) -> Callable[..., Turn]:
-    def ask(name: str, question: str = "What may a room in London cost?") -> Turn:
+def ask_of() -> Callable[..., Turn]:
+    def ask_of(services: Services, name: str, question: str = "What may a room in London cost?") -> Turn:
         user = services.store.user_by_name(name)
         conversation = services.store.start_conversation(user.id, history=False)
         events = list(services.chat.ask(user_id=user.id, conversation_id=conversation, question=question, history=False))
         turn: Turn = events[-1].turn
         return turn
 
-    return ask
+    return ask_of
+
+
+@pytest.fixture
+def ask(services: Services, ask_of: Callable[..., Turn]) -> Callable[..., Turn]:
+    return partial(ask_of, services)
 
 
 def rate(client: TestClient, turn_id: str, **body: Any) -> httpx.Response:
@@ -203,14 +221,14 @@ def test_a_raw_post_to_each_admin_function_is_refused_to_an_employee(
     assert services.registry.current() == "base" and services.ledger.runs(5) == []
 
 
-def test_each_admin_function_asks_for_the_role_itself(services: Services) -> None:
+def test_each_admin_function_asks_for_the_role_itself(own: Services) -> None:
     import gradio as gr
     from starlette.requests import Request
 
     from assistant.web.admin_page import AdminPage
 
-    page = AdminPage(services)
-    for user in (None, services.store.user_by_name("anna")):
+    page = AdminPage(own)
+    for user in (None, own.store.user_by_name("anna")):
         raw = Request({"type": "http", "headers": [], "state": {"user": user}})
         request = gr.Request(raw)
         for call in (page.open, page.live, page.slow, page.start, page.cancel):
@@ -223,66 +241,66 @@ def test_each_admin_function_asks_for_the_role_itself(services: Services) -> Non
 
 
 @pytest.fixture
-def admin(services: Services) -> Iterator[tuple[Any, Any]]:
+def admin(own: Services) -> Iterator[tuple[Any, Any]]:
     import gradio as gr
     from starlette.requests import Request
 
     from assistant.web.admin_page import AdminPage
 
-    raw = Request({"type": "http", "headers": [], "state": {"user": services.store.user_by_name("ada")}})
-    yield AdminPage(services), gr.Request(raw)
+    raw = Request({"type": "http", "headers": [], "state": {"user": own.store.user_by_name("ada")}})
+    yield AdminPage(own), gr.Request(raw)
 
 
 def test_promoting_needs_a_reason_and_is_recorded_as_an_overruling(
-    admin: tuple[Any, Any], services: Services, make_adapter: Callable[..., str]
+    admin: tuple[Any, Any], own: Services, make_adapter: Callable[..., str]
 ) -> None:
     page, request = admin
-    version = make_adapter(services, status="held")
-    assert "needs a reason" in page.promote(version, "  ", request)[0] and services.registry.current() == "base"
+    version = make_adapter(own, status="held")
+    assert "needs a reason" in page.promote(version, "  ", request)[0] and own.registry.current() == "base"
     assert "answers from now on" in page.promote(version, "the new prices", request)[0]
-    assert services.pool.current == version
-    newest = services.registry.promotions()[0]
+    assert own.pool.current == version
+    newest = own.registry.promotions()[0]
     assert (newest.by, newest.reason, newest.overruled) == ("ada", "the new prices", True)
     assert "The base model answers" in page.roll_back("", request)[0]
-    assert services.pool.current == "base"
+    assert own.pool.current == "base"
     assert "nothing to roll back" in page.roll_back("", request)[0]
     assert 'role="alert"' in page.promote("v0099", "why not", request)[0], "an unknown version is one sentence"
 
 
 def test_a_corrupt_adapter_is_refused_in_the_page_and_the_old_one_serves(
-    admin: tuple[Any, Any], services: Services, make_adapter: Callable[..., str]
+    admin: tuple[Any, Any], own: Services, make_adapter: Callable[..., str]
 ) -> None:
     page, request = admin
-    version = make_adapter(services)
-    weights = services.registry.path(version) / "adapter_model.safetensors"
+    version = make_adapter(own)
+    weights = own.registry.path(version) / "adapter_model.safetensors"
     weights.chmod(0o644)
     weights.write_text("{ }")
     assert "cannot serve" in page.promote(version, "I am sure", request)[0]
-    assert services.registry.current() == "base"
+    assert own.registry.current() == "base"
 
 
-def test_a_second_night_and_a_cancel_without_one_are_one_sentence_each(admin: tuple[Any, Any], services: Services) -> None:
+def test_a_second_night_and_a_cancel_without_one_are_one_sentence_each(admin: tuple[Any, Any], own: Services) -> None:
     page, request = admin
     assert "No night is running" in page.cancel(request)[0]
-    run = services.ledger.start("", "ada")
+    run = own.ledger.start("", "ada")
     assert f"The night {run.id} is still running" in page.start(request)[0]
-    assert "asked to end" in page.cancel(request)[0] and services.ledger.cancel_requested(run.id)
-    services.ledger.finish(run.id, "cancelled", None, "Cancelled by ada.")
+    assert "asked to end" in page.cancel(request)[0] and own.ledger.cancel_requested(run.id)
+    own.ledger.finish(run.id, "cancelled", None, "Cancelled by ada.")
 
 
-def test_the_admin_page_shows_the_loop(admin: tuple[Any, Any], services: Services, ask: Callable[..., Turn]) -> None:
+def test_the_admin_page_shows_the_loop(admin: tuple[Any, Any], own: Services, ask_of: Callable[..., Turn]) -> None:
     page, request = admin
-    turn = ask("anna")
-    services.store.rate(turn.id, turn.asked.user_id, "up")
-    ask("anna", "Does a room in London fail?")
-    night = services.ledger.start("", "schedule")
-    services.ledger.finish(night.id, "succeeded", "HOLD", "12 examples <of> 40.")
-    run = services.ledger.start("", "ada")
-    services.ledger.advance(run.id, "training")
+    turn = ask_of(own, "anna")
+    own.store.rate(turn.id, turn.asked.user_id, "up")
+    ask_of(own, "anna", "Does a room in London fail?")
+    night = own.ledger.start("", "schedule")
+    own.ledger.finish(night.id, "succeeded", "HOLD", "12 examples <of> 40.")
+    run = own.ledger.start("", "ada")
+    own.ledger.advance(run.id, "training")
     lines = [
         json.dumps({"step": step, "steps": 900, "loss": 2 - step / 900, "tokens_s": 180.0, "eta_s": 60}) for step in range(901)
     ]
-    (services.ledger.folder(run.id) / "progress.jsonl").write_text("\n".join(lines) + '\n{"step": 901, "lo', encoding="utf-8")
+    (own.ledger.folder(run.id) / "progress.jsonl").write_text("\n".join(lines) + '\n{"step": 901, "lo', encoding="utf-8")
     _, facts, tonight, loss, start, cancel, last, ratings, runs, adapters, *_, errors = page.open(request)
     assert "the base model" in facts and "3 pages" in facts
     assert "Step 900 of 900" in tonight and "ada" in tonight
@@ -358,16 +376,19 @@ def test_a_page_marks_the_passage_that_an_answer_read(log_in: Callable[[str], Te
 def test_a_page_that_changed_says_so_and_a_missing_one_too(
     log_in: Callable[[str], TestClient], ask: Callable[..., Turn], services: Services
 ) -> None:
-    turn = ask("anna")
-    client = log_in("anna")
     folder = services.home.root / "pages"
-    (folder / "travel/hotels.md").write_text("# Hotels\n\nNothing is paid any more.\n", encoding="utf-8")
+    (folder / "parking.md").write_text("# Parking\n\nThe garage opens at 06:30.\n", encoding="utf-8")
     services.documents.add_folder(folder)
-    page = client.get(f"/documents/travel/hotels.md?turn={turn.id}&passage=1", headers=HTML).text
+    turn = ask("anna", "When does the parking garage open?")
+    client = log_in("anna")
+    address = f"/documents/parking.md?turn={turn.id}&passage=1"
+    assert 'id="passage"' in client.get(address, headers=HTML).text
+    (folder / "parking.md").write_text("# Parking\n\nThe garage is closed.\n", encoding="utf-8")
+    services.documents.add_folder(folder)
+    page = client.get(address, headers=HTML).text
     assert "has changed since the answer" in page and 'id="passage"' not in page
-    missing = client.get("/documents/../../etc/passwd", headers=HTML)
-    assert missing.status_code in (303, 404)
     assert client.get("/documents/no/such.md", headers=HTML).status_code == 404
+    assert client.get("/documents/..%2f..%2fnightschool.toml", headers=HTML).status_code == 404
 
 
 def test_html_in_a_page_is_shown_and_not_run() -> None:
@@ -394,18 +415,27 @@ def stream(client: httpx.Client, base: str, fn_index: int, data: list[Any], sess
     return events
 
 
+@pytest.fixture(scope="module")
+def address(app: FastAPI, serve: Callable[..., Any]) -> Iterator[str]:
+    with serve(app) as base:
+        yield base
+
+
 @pytest.fixture
-def live(app: FastAPI, serve: Callable[..., Any], passwords: dict[str, str]) -> Iterator[tuple[httpx.Client, str]]:
-    with serve(app) as base, httpx.Client(timeout=30) as client:
-        client.post(f"{base}/login", data={"name": "anna", "password": passwords["anna"]}, headers={"origin": base})
-        yield client, base
+def live(address: str, services: Services) -> Iterator[tuple[httpx.Client, str, User]]:
+    """A person who has just been given a login, logged in."""
+    user = services.store.add_user(f"person {len(services.store.users())}", "long enough", "employee")
+    with httpx.Client(timeout=30) as client:
+        client.post(f"{address}/login", data={"name": user.name, "password": "long enough"}, headers={"origin": address})
+        yield client, address, user
 
 
-def test_a_question_asked_through_gradio_is_stored_with_its_switch(live: tuple[httpx.Client, str], services: Services) -> None:
-    client, base = live
+def test_a_question_asked_through_gradio_is_stored_with_its_switch(
+    live: tuple[httpx.Client, str, User], services: Services
+) -> None:
+    client, base, user = live
     events = stream(client, base, 1, ["What may a room in London cost?", True, None], "s1")
     assert events[-1]["success"], events[-1]
-    user = services.store.user_by_name("anna")
     (conversation,) = services.store.conversations(user.id, 5)
     (turn,) = services.store.turns(conversation.id)
     assert turn.asked.history is True and turn.answer is not None and "€140" in turn.answer.text
@@ -413,24 +443,23 @@ def test_a_question_asked_through_gradio_is_stored_with_its_switch(live: tuple[h
 
 
 def test_a_question_that_cannot_be_asked_is_one_sentence_and_goes_back_into_its_box(
-    live: tuple[httpx.Client, str], services: Services
+    live: tuple[httpx.Client, str, User], services: Services
 ) -> None:
-    client, base = live
+    client, base, user = live
     for question, sentence in (("   ", "The question is empty"), ("x" * 10_000, "10,000 characters")):
         last = stream(client, base, 1, [question, False, None], "s2")[-1]
         assert sentence in json.dumps(last["output"]) and question in last["output"]["data"]
-    assert services.store.conversations(services.store.user_by_name("anna").id, 5) == []
+    assert services.store.conversations(user.id, 5) == []
 
 
-def test_a_closed_page_stops_the_answer_and_keeps_the_part(live: tuple[httpx.Client, str], services: Services) -> None:
-    client, base = live
+def test_a_closed_page_stops_the_answer_and_keeps_the_part(live: tuple[httpx.Client, str, User], services: Services) -> None:
+    client, base, user = live
     body = {"data": ["slowly: room in London cost", False, None], "fn_index": 1, "session_hash": "s3"}
     client.post(f"{base}/gradio_api/queue/join", json=body, headers={"origin": base}).raise_for_status()
     with client.stream("GET", f"{base}/gradio_api/queue/data", params={"session_hash": "s3"}) as reply:
         pieces = (line for line in reply.iter_lines() if '"process_generating"' in line)
         for _ in range(8):
             next(pieces)
-    user = services.store.user_by_name("anna")
     deadline = time.monotonic() + 20
     while True:
         (turn,) = services.store.turns(services.store.conversations(user.id, 1)[0].id)
@@ -452,4 +481,4 @@ def test_a_full_queue_is_one_sentence(
         client.post(f"{base}/login", data={"name": "anna", "password": passwords["anna"]}, headers={"origin": base})
         last = stream(client, base, 1, ["room in London", False, None], "s4")[-1]
     busy.close()  # type: ignore[attr-defined]
-    assert "1 questions are waiting already" in json.dumps(last["output"])
+    assert "1 question is waiting already" in json.dumps(last["output"])

@@ -1,0 +1,239 @@
+"""The pages in a real browser, over real stores; only the model is a fake. Needs Chromium: skipped without it, but not in CI."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assistant.services import Services
+
+pytestmark = pytest.mark.browser
+
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of Chromium. In CI its absence is a failure, so that these tests cannot silently stop running."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        found = shutil.which(name)
+        if found:
+            return found
+    if os.environ.get("CI"):
+        pytest.fail("Chromium is missing in CI: install Debian's package chromium.")
+    pytest.skip("Chromium is missing: install Debian's package chromium to run the browser tests.")
+
+
+@pytest.fixture(scope="module")
+def services(make_services: Callable[..., Services], tmp_path_factory: pytest.TempPathFactory) -> Services:
+    return make_services(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def address(chromium: str, services: Services, serve: Callable[..., Any]) -> Iterator[str]:
+    from assistant.web.app import create_app
+
+    with serve(create_app(services)) as base:
+        yield base
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, address: str, passwords: dict[str, str]) -> Iterator[Callable[..., Any]]:
+    """`open_page(name)` logs in and gives the page. No page may ask another server for anything, nor fail in its script."""
+    faults: list[str] = []
+    contexts: list[Any] = []
+
+    def open_page(name: str, path: str = "/", **options: Any) -> Any:
+        context = browser.new_context(viewport={"width": 1280, "height": 800}, **options)
+        contexts.append(context)
+        context.set_default_timeout(20_000)
+        page = context.new_page()
+        page.on("request", lambda it: None if it.url.startswith((address, "data:", "blob:")) else faults.append(it.url))
+        page.on("pageerror", lambda it: faults.append(str(it)))
+        page.goto(address + path)
+        page.get_by_label("Name").fill(name)
+        page.get_by_label("Password").fill(passwords[name])
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("button", name="Log out").wait_for()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def ask(page: Any, question: str) -> None:
+    box = page.get_by_label("Your question")
+    box.fill(question)
+    box.press("Enter")
+
+
+def test_ask_see_sources_rate_correct_reload_and_it_is_still_there(open_page: Callable[..., Any], services: Services) -> None:
+    page = open_page("anna")
+    page.get_by_text("What do you want to know?").wait_for()
+    ask(page, "What may a room in London cost?")
+    rating = page.locator("ns-rating")
+    rating.wait_for()
+    assert "€140" in page.locator("#ns-chat").inner_text()
+    assert "Answered by the base model" in rating.inner_text()
+
+    page.locator(".ns-sources summary").first.click()
+    assert page.locator(".ns-sources blockquote").first.is_visible()
+    with page.context.expect_page() as opened:
+        page.locator(".ns-sources a").first.click()
+    assert "€140" in opened.value.locator("#passage").inner_text()
+    opened.value.close()
+
+    rating.get_by_role("button", name="Bad answer").click()
+    rating.get_by_label("wrong", exact=True).check()
+    rating.get_by_label("What should it have said?").fill("Up to €150 a night.")
+    rating.get_by_label("Comment (optional)").fill("New since May")
+    rating.get_by_role("button", name="Save").click()
+    rating.get_by_text("Saved. Thank you.").wait_for()
+
+    page.reload()
+    rating.wait_for()
+    assert rating.get_by_role("button", name="Bad answer").get_attribute("aria-pressed") == "true"
+    for text in ("Your correction: Up to €150 a night.", "You said: wrong. New since May"):
+        assert text in rating.inner_text()
+    user = services.store.user_by_name("anna")
+    (rated,) = services.store.rated_turns()
+    assert (rated.user_name, rated.feedback.thumb, rated.feedback.correction) == ("anna", "down", "Up to €150 a night.")
+
+    rating.get_by_role("button", name="Change the correction").click()
+    rating.get_by_role("button", name="Withdraw everything").click()
+    rating.get_by_text("Rating and correction withdrawn.").wait_for()
+    assert services.store.feedback(rated.turn.id, user.id) is None
+    page.reload()
+    rating.wait_for()
+    assert rating.get_by_role("button", name="Bad answer").get_attribute("aria-pressed") == "false"
+
+
+def test_what_is_half_written_under_an_answer_survives_the_next_answer(open_page: Callable[..., Any]) -> None:
+    page = open_page("anna")
+    page.get_by_role("button", name="New conversation").click()
+    ask(page, "What may a room in London cost?")
+    first = page.locator("ns-rating").first
+    first.get_by_role("button", name="Correct this answer").click()
+    first.get_by_label("What should it have said?").fill("half a sent")
+    ask(page, "How many days of annual leave are there?")
+    page.locator("ns-rating").nth(1).wait_for()
+    assert first.get_by_label("What should it have said?").input_value() == "half a sent"
+
+
+def test_stop_keeps_the_part_and_a_reload_stops_too(open_page: Callable[..., Any], services: Services) -> None:
+    page = open_page("ben")
+    ask(page, "slowly: what may a room in London cost?")
+    page.get_by_text("A room in").wait_for()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("You stopped this answer.").wait_for()
+    page.get_by_role("button", name="Ask", exact=True).wait_for()
+    ask(page, "slowly: how many days of annual leave?")
+    page.get_by_text("Everybody has").wait_for()
+    page.reload()
+    page.wait_for_timeout(3000)
+    page.reload()
+    page.get_by_text("You stopped this answer.").nth(1).wait_for()
+    user = services.store.user_by_name("ben")
+    turns = services.store.turns(services.store.conversations(user.id, 1)[0].id)
+    answers = [turn.answer for turn in turns]
+    assert [answer.finish_reason for answer in answers if answer] == ["stopped", "stopped"]
+    assert all(answer and answer.text for answer in answers)
+
+
+def test_the_history_switch_is_obeyed(open_page: Callable[..., Any], services: Services) -> None:
+    page = open_page("ben")
+    page.get_by_role("button", name="New conversation").click()
+    for count, switch in enumerate((False, True, False), start=1):
+        page.get_by_label("Use earlier questions").set_checked(switch)
+        ask(page, f"How many days of annual leave does year {count} have?")
+        page.locator("ns-rating").nth(count - 1).wait_for()
+    seen = services.engine.seen[-3:]  # type: ignore[attr-defined]
+    assert [any("year 1" in message.content for message in messages) for messages in seen] == [True, True, False]
+    assert [len(messages) for messages in seen] == [2, 4, 2]
+
+
+def test_a_failure_and_a_question_that_cannot_be_asked_are_one_sentence_each(open_page: Callable[..., Any]) -> None:
+    page = open_page("ben")
+    page.get_by_role("button", name="New conversation").click()
+    ask(page, "Why does a room in London fail?")
+    page.get_by_text("This answer failed.").wait_for()
+    ask(page, "x" * 10_000)
+    page.get_by_role("alert").get_by_text("The question has 10,000 characters").wait_for()
+    assert len(page.get_by_label("Your question").input_value()) == 10_000, "the question is not lost"
+    page.locator("ns-rating .ns-up").first.wait_for()
+
+
+def test_an_employee_cannot_open_the_admin_page(open_page: Callable[..., Any], address: str) -> None:
+    page = open_page("anna")
+    assert page.get_by_role("link", name="Admin").count() == 0
+    reply = page.goto(f"{address}/admin")
+    assert reply.status == 403 and "Only an admin can open this page" in page.inner_text("body")
+
+
+def test_an_admin_sees_the_loop_promotes_and_the_chat_shows_the_new_version(
+    open_page: Callable[..., Any], services: Services, make_adapter: Callable[..., str]
+) -> None:
+    run = services.ledger.start("", "ada")
+    services.ledger.finish(run.id, "succeeded", "HOLD", "Only 12 of the 40 examples that a night needs.")
+    version = make_adapter(services, status="held", run_id=run.id)
+    page = open_page("ada", "/admin")
+    page.get_by_text("Only 12 of the 40 examples").first.wait_for()
+    page.get_by_role("button", name="Promote").click()
+    page.get_by_role("alert").get_by_text("No version is chosen").wait_for()
+    page.get_by_label("Version", exact=True).click()
+    page.get_by_role("option", name=version).click()
+    page.get_by_role("button", name="Promote").click()
+    page.get_by_role("alert").get_by_text("needs a reason").wait_for()
+    page.get_by_label("Reason (recorded)").fill("It knows the new prices")
+    page.get_by_role("button", name="Promote").click()
+    page.get_by_text(re.compile(f"{version} answers from now on", re.IGNORECASE)).wait_for()
+    assert services.pool.current == version
+    page.get_by_role("link", name="Chat").click()
+    ask(page, "What may a room in London cost?")
+    page.get_by_text(f"Answered by {version}").wait_for()
+    assert "admin" not in Path(page.url).name
+
+
+def test_the_chat_can_be_used_with_the_keyboard_alone(open_page: Callable[..., Any]) -> None:
+    page = open_page("anna")
+    page.get_by_role("button", name="New conversation").click()
+    page.get_by_text("What do you want to know?").wait_for()
+    page.get_by_label("Your question").focus()
+    page.keyboard.type("What may a room in London cost?")
+    page.keyboard.press("Enter")
+    page.locator("ns-rating").wait_for()
+    page.locator(".ns-sources summary").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator(".ns-sources blockquote").first.is_visible()
+    page.locator("ns-rating .ns-down").focus()
+    page.keyboard.press("Enter")
+    page.get_by_text("What is wrong?", exact=True).wait_for()
+    assert page.evaluate("document.activeElement.type") == "checkbox", "the form that opens has the focus"
+    page.keyboard.press("Escape")
+    page.locator("ns-rating form").wait_for(state="detached")
+    assert "ns-edit" in page.evaluate("document.activeElement.className"), "closing gives the focus back"
