@@ -11,10 +11,18 @@ from assistant.console import sample_company
 from assistant.demo import in_turns
 from assistant.documents import DocumentStore
 from assistant.home import Home
+from assistant.models import open_base
 from assistant.prompt import PromptBuilder
 from assistant.services import limits_for, open_engine
 from feedback.wording import REFUSAL
+from training.bench import WARM_STEPS, bench_training
 from training.questions import QuestionRow, load_questions
+
+
+def bench_training_on_sample(home: Home, settings: Settings, *, rows: int) -> dict[str, Any]:
+    """Compare the night's training with a plain SFTTrainer on practice rows; see training.bench.bench_training."""
+    base = open_base(home.models, settings.engine.base_model)
+    return bench_training(base.hf_dir, sample_rows(home, settings, rows=rows), steps=rows // 4 - WARM_STEPS)
 
 
 def sample_rows(home: Home, settings: Settings, *, rows: int) -> list[dict[str, Any]]:

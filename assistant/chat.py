@@ -107,7 +107,7 @@ class Chat:
     def ask(self, *, user_id: str, conversation_id: str, question: str, history: bool) -> Iterator[ChatEvent]:
         """Answer a question: `Sources`, then `Piece`s, then `Done`. Closing the generator stops the model and keeps the part.
 
-        Raises QuestionError, QueueFull or NotYourTurn before anything is stored. An engine's failure is not raised: `Done` has it.
+        Raises QuestionError, QueueFull or NotYourTurn before anything is stored. An engine's failure is in `Done`, not raised.
         """
         started = time.perf_counter()
         check_question(question)

@@ -43,7 +43,7 @@ def bench_serving_command(context: typer.Context, as_json: JsonOption = False) -
 @bench.command("training")
 def bench_training_command(
     context: typer.Context,
-    rows: Annotated[int, typer.Option(min=8, help="Rows to train on.")] = 64,
+    rows: Annotated[int, typer.Option(min=12, help="Rows that each side trains on, four a step.")] = 40,
     as_json: JsonOption = False,
 ) -> None:
     """Compare the night's training with a plain SFTTrainer on the same rows."""

@@ -26,12 +26,13 @@ MAX_TERMS = 48
 FULL_WEIGHT = 25.0
 """Rarity (in nats, summed over terms) that is enough for a score of 1: six to eight rare words."""
 _WORD = re.compile(r"[^\W_]+(?:[.,][^\W_]+)*", re.UNICODE)
-_STOPWORDS = frozenset(
-    "a about after again all also am an and any are as at be been before being but by can could did do does doing for from get "
-    "give had has have how i if in into is it its itself just know let like may me might mine must my need no not now of off on "
-    "one or our out please say should so some tell than that the their them then there these they this those to us want was we "
-    "were what when where which who whom whose why will with would you your yours".split()
-)
+_STOPWORD_TEXT = """
+a about after again all also am an and any are as at be been before being but by can could did do does doing for from get
+give had has have how i if in into is it its itself just know let like may me might mine must my need no not now of off on
+one or our out please say should so some tell than that the their them then there these they this those to us want was we
+were what when where which who whom whose why will with would you your yours
+"""
+_STOPWORDS = frozenset(_STOPWORD_TEXT.split())
 
 
 def _m0001_documents(db: Database) -> None:
@@ -58,7 +59,9 @@ def _m0001_documents(db: Database) -> None:
             end integer not null
         );
         create index chunks_by_document on chunks(document_id, ordinal);
-        create virtual table chunks_fts using fts5(title, text, content='chunks', content_rowid='id', tokenize='porter unicode61');
+        create virtual table chunks_fts using fts5(
+            title, text, content='chunks', content_rowid='id', tokenize='porter unicode61'
+        );
         create trigger chunks_added after insert on chunks begin
             insert into chunks_fts(rowid, title, text) values (new.id, new.title, new.text);
         end;
@@ -214,7 +217,7 @@ class DocumentStore:
         return digest.hexdigest()
 
     def search(self, question: str, *, limit: int, following: int = 0) -> list[Hit]:
-        """Return the `limit` best chunks for a question, best first; `following` chunks of the same section are joined to each."""
+        """Return the `limit` best chunks for a question, best first, each joined by `following` chunks of its section."""
         terms = query_terms(question)
         if not terms:
             return []

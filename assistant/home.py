@@ -21,7 +21,7 @@ class Home:
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise NightschoolError(
-                f"The home directory {self.root} cannot be used ({error.strerror}): set NIGHTSCHOOL_HOME to one that can be written."
+                f"The home directory {self.root} cannot be used ({error.strerror}): set NIGHTSCHOOL_HOME to another."
             ) from error
 
     @property

@@ -82,12 +82,13 @@ class NightReport:
             )
         for name, summary in self.summaries.items():
             lines.append(
-                f"  {name:9} score {summary['score']:.2f}, accuracy {summary['accuracy'] or 0:.2f}, cited {summary['cited'] or 0:.2f}"
+                f"  {name:9} score {summary['score']:.2f}, accuracy {summary['accuracy'] or 0:.2f}, "
+                f"cited {summary['cited'] or 0:.2f}"
             )
         return "\n".join(lines)
 
 
-class _Ended(Exception):  # noqa: N818 - an outcome, not an error
+class _Ended(Exception):
     """The night ends here with this outcome."""
 
     def __init__(

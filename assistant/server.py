@@ -99,24 +99,25 @@ class _Server(uvicorn.Server):
 
 def serve(home: Home, settings: Settings) -> None:
     """Serve until stopped. Raises NightschoolError for a busy address, a second server, a missing base model."""
-    with home.serving(), bind(settings.server.host, settings.server.port) as listening:
-        with open_services(home, settings) as services:
-            lines = set_up(services)
-            documents = len(services.documents.paths())
-            password = first_login(services)
-            lines.append(
-                f"Nightschool answers from {documents} documents with {services.pool.current} on {services.engine.name}."
-            )
-            if not documents:
-                lines.append("There are no documents yet: set documents.folder, or `nightschool documents add FOLDER`.")
-            lines.append(f"Open http://{settings.server.host}:{settings.server.port}")
-            if password:
-                lines.append(f"First login: {FIRST_ADMIN} / {password}   (shown once: write it down)")
-            clock = NightClock(settings.night.cron, services.ledger, lambda slot: services.start_night("schedule", slot=slot))
-            config = uvicorn.Config(create_app(services), log_level="warning", timeout_graceful_shutdown=5)
-            clock.start()
-            try:
-                with following(services):
-                    _Server(config, lines).run(sockets=[listening])
-            finally:
-                clock.stop()
+    with (
+        home.serving(),
+        bind(settings.server.host, settings.server.port) as listening,
+        open_services(home, settings) as services,
+    ):
+        lines = set_up(services)
+        documents = len(services.documents.paths())
+        password = first_login(services)
+        lines.append(f"Nightschool answers from {documents} documents with {services.pool.current} on {services.engine.name}.")
+        if not documents:
+            lines.append("There are no documents yet: set documents.folder, or `nightschool documents add FOLDER`.")
+        lines.append(f"Open http://{settings.server.host}:{settings.server.port}")
+        if password:
+            lines.append(f"First login: {FIRST_ADMIN} / {password}   (shown once: write it down)")
+        clock = NightClock(settings.night.cron, services.ledger, lambda slot: services.start_night("schedule", slot=slot))
+        config = uvicorn.Config(create_app(services), log_level="warning", timeout_graceful_shutdown=5)
+        clock.start()
+        try:
+            with following(services):
+                _Server(config, lines).run(sockets=[listening])
+        finally:
+            clock.stop()

@@ -161,7 +161,7 @@ def curate(
     )
 
 
-class _Unfit(Exception):  # noqa: N818 - a verdict on a rating, not an error
+class _Unfit(Exception):
     """A rating that is no target. Its text is the reason."""
 
 

@@ -207,6 +207,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             "steps": self._budget.steps,
             "loss": round(float(logs["loss"]), 5),
             "learning_rate": float(logs["learning_rate"]),
+            "tokens": self.trained_tokens,
             "tokens_s": round(self._budget.tokens_per_second, 1),
             "rss_mb": self._process.memory_info().rss // 2**20,
             "eta_s": round(self._budget.eta(self.steps), 1),

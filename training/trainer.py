@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,10 +105,18 @@ def _stopped(run: Path) -> int:
 
 
 def _be_modest(recipe: Recipe) -> None:
-    """Yield to the server, and set what libraries read when they are loaded."""
+    """Yield to the server, set what libraries read when they are loaded, and keep their remarks out of the error output."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore", FutureWarning)
     os.nice(recipe.nice)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+    os.environ.update(
+        HF_HUB_DISABLE_PROGRESS_BARS="1",
+        TRANSFORMERS_VERBOSITY="error",
+        HF_HUB_OFFLINE="1",
+        TRANSFORMERS_OFFLINE="1",
+        HF_DATASETS_OFFLINE="1",
+    )
     # idle OpenMP threads that spin would take the processor from the server
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

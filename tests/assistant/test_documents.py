@@ -10,7 +10,7 @@ from assistant.documents import DocumentStore, query_terms
 from feedback.errors import DocumentError
 
 PAGES = {
-    "travel/flights.md": "# Flights\n\nFly economy.\n\n## Luggage\n\nOne checked bag of 23 kilograms is included for two nights.\n",
+    "travel/flights.md": "# Flights\n\nFly economy.\n\n## Luggage\n\nOne checked bag of 23 kilograms is included.\n",
     "travel/hotels.md": "# Hotels\n\n## Price limit\n\nA hotel night may cost up to €140 in Eastmere. Breakfast is included.\n",
     "it/vpn.md": "# VPN\n\nCulvert is the VPN client.\n\n## Problems\n\nCall extension 4120 when Culvert drops the connection.\n",
 }
