@@ -79,7 +79,7 @@ class NightSettings(_Section):
     )
     rank: int = Field(default=16, ge=1, le=256)
     learning_rate: float = Field(default=5e-4, gt=0)
-    epochs: float = Field(default=2.0, gt=0)
+    epochs: float = Field(default=3.0, gt=0)
     batch: int = Field(default=4, ge=1)
     max_steps: int = Field(default=0, ge=0, description="0: as many as epochs and minutes allow")
     seed: int = 0

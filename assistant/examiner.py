@@ -32,7 +32,8 @@ from training.questions import QuestionRow, load_questions
 PARALLEL = 4
 """Questions asked at the same time: the engine reads one prompt while it writes another answer."""
 PERPLEXITY_SAMPLE = 48
-"""Answerable questions whose gold answer's perplexity is measured: reading costs more in torch than in the engine."""
+PERPLEXITY_SECONDS = 20.0
+"""How many gold answers' perplexity is measured at most, and for how long: reading costs more in torch than in the engine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,9 +185,12 @@ def examine(request: Request, folder: Path) -> dict[str, Any]:
             for row, pair in prepared
             if (number := _gold_passage(row, pair)) is not None
         ][:PERPLEXITY_SAMPLE]
-        for contestant in request.contestants:
-            results[contestant.name]["perplexity"] = gold_perplexity(base.hf_dir, contestant.folder, gold) if gold else None
-            results[contestant.name]["perplexity_questions"] = len(gold)
+        seconds = PERPLEXITY_SECONDS
+        for contestant in request.contestants if gold else ():
+            # the first one sets how many answers all of them are measured on
+            value, read = gold_perplexity(base.hf_dir, contestant.folder, gold, seconds=seconds)
+            results[contestant.name] |= {"perplexity": value, "perplexity_questions": read}
+            gold, seconds = gold[:read], float("inf")
     return {
         "engine": engine_name,
         "questions": len(questions),

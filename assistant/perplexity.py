@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from feedback.records import Message
 
 
-def gold_perplexity(hf_dir: Path, adapter: Path | None, gold: Sequence[tuple[Sequence[Message], str]]) -> float:
-    """Return exp of the mean negative log-likelihood of all tokens of the gold answers (end of turn included).
+def gold_perplexity(
+    hf_dir: Path, adapter: Path | None, gold: Sequence[tuple[Sequence[Message], str]], *, seconds: float
+) -> tuple[float, int]:
+    """Return exp of the mean negative log-likelihood of all tokens of the gold answers, and how many answers were read.
 
-    `gold` pairs the prompt's messages with the answer. Perplexity as in Jurafsky and Martin, Speech and Language
+    `gold` pairs the prompt's messages with the answer, of which the end of turn is a part; at least one is read, and no
+    new one after `seconds`. Perplexity as in Jurafsky and Martin, Speech and Language
     Processing, chapter 3, over the answers' tokens alone.
     """
     import torch
@@ -25,9 +29,12 @@ def gold_perplexity(hf_dir: Path, adapter: Path | None, gold: Sequence[tuple[Seq
 
         model = PeftModel.from_pretrained(model, adapter)
     model.eval()
-    total, count = 0.0, 0
+    total, count, read = 0.0, 0, 0
+    started = time.monotonic()
     with torch.inference_mode():
         for messages, answer in gold:
+            if read and time.monotonic() - started > seconds:
+                break
             prompt = tokenizer.apply_chat_template(
                 [message.as_dict() for message in messages], add_generation_prompt=True, return_dict=True
             )["input_ids"]
@@ -36,4 +43,5 @@ def gold_perplexity(hf_dir: Path, adapter: Path | None, gold: Sequence[tuple[Seq
             chosen = torch.log_softmax(logits.float(), dim=-1).gather(1, torch.tensor(target)[:, None])
             total -= float(chosen.sum())
             count += len(target)
-    return math.exp(total / count)
+            read += 1
+    return math.exp(total / count), read

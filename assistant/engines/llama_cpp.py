@@ -24,6 +24,8 @@ from feedback.records import Message
 CANARY_TOKENS = 40
 """How many of the likeliest next tokens a canary reading holds."""
 
+_PATIENCE_S = 60.0  # a stopped stream ends at its next token; reading a long prompt comes before the first
+
 _PREFIX_CACHE_MIB = 64  # llama.cpp's own default for this cache in memory is 8 GiB
 
 
@@ -32,14 +34,35 @@ class LlamaCppAdapter:
 
     def __init__(self, version: str, server: Any) -> None:
         self._version = version
+        self._changed = threading.Condition()
         self.server = server
-        self.idle = threading.Condition()
         self.calls = 0  # C++ calls under way; the instance may only be freed at zero
+        self.closing = threading.Event()  # ends every call at its next token
 
     @property
     def version(self) -> str:
         """The version's name; "base" for the bare base."""
         return self._version
+
+    def begin(self) -> None:
+        """Count a call into the instance. Raises EngineError when it is gone."""
+        with self._changed:
+            if self.server is None:
+                raise EngineError(f"The adapter {self.version} is no longer loaded: ask again.")
+            self.calls += 1
+
+    def end(self) -> None:
+        """Count a call as come back."""
+        with self._changed:
+            self.calls -= 1
+            self._changed.notify_all()
+
+    def free(self, patience_s: float) -> None:
+        """Free the instance once no call is under way. Raises EngineError when one does not come back in time."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.calls == 0, timeout=patience_s):
+                raise EngineError(f"The adapter {self.version} cannot be unloaded: it is still answering.")
+            self.server = None
 
 
 class LlamaCppEngine:
@@ -112,33 +135,31 @@ class LlamaCppEngine:
         def receive(chunk: dict[str, Any]) -> bool:
             chunks.put(chunk)
             # True ends the generation. The main thread is dead when the interpreter shuts down with an open stream.
-            return closed.is_set() or not threading.main_thread().is_alive()
+            return closed.is_set() or loaded.closing.is_set() or not threading.main_thread().is_alive()
 
         def call() -> None:
             try:
-                with _under_way(loaded):
-                    loaded.server.handle_completions(body, receive)
+                loaded.server.handle_completions(body, receive)
                 chunks.put(None)
             except BaseException as error:  # crosses a thread: raised again in the reader's
                 chunks.put(error)
-
-        with _under_way(loaded):  # held here too, so that unload cannot slip in before the thread has started
-            # Not a daemon: one that is killed inside C++ at shutdown aborts the process.
-            threading.Thread(target=call, name="llama_cpp stream").start()
-            try:
-                yield from _deltas(chunks)
             finally:
-                closed.set()
+                loaded.end()
+
+        loaded.begin()  # ended by the call, not by the reader: a reader may stop reading without closing
+        # Not a daemon: one that is killed inside C++ at shutdown aborts the process.
+        threading.Thread(target=call, name="llama_cpp stream").start()
+        try:
+            yield from _deltas(chunks)
+        finally:
+            closed.set()
 
     def unload(self, adapter: LoadedAdapter) -> None:
         """Free an instance, once its last call has come back (a stopped stream ends at its next token)."""
         loaded = _ours(adapter)
         if loaded in self._loaded:
             self._loaded.remove(loaded)
-        with loaded.idle:
-            if not loaded.idle.wait_for(lambda: loaded.calls == 0, timeout=60.0):
-                raise EngineError(f"The adapter {loaded.version} cannot be unloaded: it is still answering.")
-            loaded.server = None
+        loaded.free(_PATIENCE_S)
 
     def canary(self, adapter: LoadedAdapter, prompts: Sequence[Sequence[Message]]) -> list[CanaryReading]:
         """Read the log-probabilities of the 40 likeliest next tokens after each prompt, the prefix cache left aside."""
@@ -157,7 +178,9 @@ class LlamaCppEngine:
         return len(self._template.encode(messages))
 
     def close(self) -> None:
-        """Free every instance."""
+        """Free every instance; answers that are being written end at their next token."""
+        for loaded in self._loaded:
+            loaded.closing.set()
         for loaded in list(self._loaded):
             self.unload(loaded)
 
@@ -188,28 +211,13 @@ class LlamaCppEngine:
         return self._template.encode(messages)
 
     def _complete(self, loaded: LlamaCppAdapter, ids: list[int], body: dict[str, Any]) -> dict[str, Any]:
-        with _under_way(loaded):
+        loaded.begin()
+        try:
             answer: dict[str, Any] = loaded.server.handle_completions({"prompt": ids, **body})
+        finally:
+            loaded.end()
         _raise_error(answer)
         return answer
-
-
-class _under_way:  # noqa: N801 - reads as a verb phrase: `with _under_way(loaded):`
-    """Counts a call into an instance for as long as it lasts."""
-
-    def __init__(self, loaded: LlamaCppAdapter) -> None:
-        self._loaded = loaded
-
-    def __enter__(self) -> None:
-        with self._loaded.idle:
-            if self._loaded.server is None:
-                raise EngineError(f"The adapter {self._loaded.version} is no longer loaded: ask again.")
-            self._loaded.calls += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._loaded.idle:
-            self._loaded.calls -= 1
-            self._loaded.idle.notify_all()
 
 
 def _ours(adapter: LoadedAdapter) -> LlamaCppAdapter:

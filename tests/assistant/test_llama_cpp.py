@@ -159,6 +159,17 @@ def test_unload_waits_for_a_stopped_stream(engine: LlamaCppEngine, adapters: dic
     assert loaded.calls == 0
 
 
+def test_closing_the_engine_ends_a_stream_that_nobody_reads(base: BaseModel) -> None:
+    engine = LlamaCppEngine(base, threads=2, slots=1, context=1024)
+    stream = engine.stream(ask("Write a very long story.", max_tokens=900), engine.load(None))
+    next(stream)
+    started = time.monotonic()
+    engine.close()
+    assert time.monotonic() - started < 20  # 900 tokens take longer
+    with pytest.raises(EngineError, match="stopped without finishing"):
+        list(stream)
+
+
 DAMAGES = {
     "missing": lambda path, base: path.unlink(),
     "empty": lambda path, base: path.write_bytes(b""),
