@@ -53,6 +53,19 @@ def bench_training_command(
     _print(bench_training_on_sample(home, settings, rows=rows), as_json=as_json)
 
 
+@bench.command("night")
+def bench_night_command(
+    context: typer.Context,
+    questions: Annotated[int, typer.Option(min=4, help="Questions asked idle, and as many during a training.")] = 24,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the chat's time to the first token while a night trains with its idle time."""
+    from assistant.bench_night import bench_night
+
+    home, settings = opened(context)
+    _print(bench_night(home, settings, questions=questions), as_json=as_json)
+
+
 def _print(figures: dict[str, object], *, as_json: bool) -> None:
     if as_json:
         emit(figures)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -182,6 +183,52 @@ def test_whoever_is_killed_in_a_night_the_next_one_starts_and_nothing_is_half_pu
     out, said = again.communicate(timeout=300)
     assert again.returncode == 0, said.decode()
     assert b"v0001" in out
+
+
+def start_server(home: Home, port: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "assistant.cli", "--home", str(home.root), "serve", "--port", str(port)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+
+
+def said_until_open(server: subprocess.Popen[str]) -> str:
+    """Return what the server prints up to its address (and the first login, where it comes after)."""
+    assert server.stdout is not None
+    said = ""
+    for line in server.stdout:
+        said += line
+        if line.startswith("Open http"):
+            return said
+    raise AssertionError(f"the server did not start: {said}")
+
+
+def test_a_scheduled_night_outlives_a_killed_server_and_the_next_start_says_so(rated_home: Home) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    text = rated_home.settings.read_text(encoding="utf-8").replace('cron = ""', 'cron = "* * * * *"')
+    rated_home.settings.write_text(text, encoding="utf-8")
+    ledger = RunLedger(rated_home.db, rated_home.runs)
+    server = start_server(rated_home, port)
+    again: subprocess.Popen[str] | None = None
+    try:
+        said_until_open(server)
+        run = wait_for(ledger.running, 150)
+        assert run.requested_by == "schedule"
+        wait_for(lambda: ledger.run(run.id).state == "training")
+        os.kill(server.pid, signal.SIGKILL)
+        server.wait()
+        # the settings go back, so that the second server starts no night of its own
+        rated_home.settings.write_text(text.replace('cron = "* * * * *"', 'cron = ""'), encoding="utf-8")
+        again = start_server(rated_home, port)
+        assert f"Night {run.id}" in said_until_open(again)
+        ended = wait_for(lambda: ledger.run(run.id).outcome and ledger.run(run.id), 240)
+        assert ended.outcome == "succeeded" and ended.verdict in ("PROMOTE", "HOLD", "REJECT")
+        registry = AdapterRegistry(rated_home.db, rated_home.adapters)
+        assert registry.current() == ("v0001" if ended.verdict == "PROMOTE" else "base")
+    finally:
+        for each in (server, again):
+            if each is not None and each.poll() is None:
+                each.kill()
+                each.wait()
 
 
 def _alive(pid: int) -> bool:
