@@ -24,7 +24,7 @@ from assistant.engines.base import BASE_VERSION, AdapterVersion
 from assistant.engines.llama_cpp import LlamaCppEngine
 from assistant.home import Home
 from assistant.models import BaseModel
-from assistant.services import Services, index_documents, open_services
+from assistant.services import Services, open_services
 from feedback.errors import EngineError
 from feedback.records import Message
 from training.questions import load_questions
@@ -60,7 +60,7 @@ def bench_serving(*, base: BaseModel, streams: Sequence[int] = (1, 8), blocks: i
         name = base.name if (base.path / "base.json").is_file() else str(base.path)
         settings = Settings(engine=EngineSettings(kind="llama_cpp", base_model=name))
         with open_services(Home(Path(folder)), settings) as services:
-            index_documents(services.documents, company / "handbook")
+            services.documents.add_folder(company / "handbook")
             return measure(services, questions=questions, streams=streams, blocks=blocks, block=block)
 
 

@@ -9,11 +9,9 @@ from typing import Any
 from assistant.config import Settings
 from assistant.console import sample_company
 from assistant.demo import in_turns
-from assistant.documents import DocumentStore
 from assistant.home import Home
 from assistant.models import open_base
-from assistant.prompt import PromptBuilder
-from assistant.services import limits_for, open_engine
+from assistant.services import open_engine, open_prompts
 from feedback.wording import REFUSAL
 from training.bench import WARM_STEPS, bench_training
 from training.questions import QuestionRow, load_questions
@@ -31,11 +29,8 @@ def sample_rows(home: Home, settings: Settings, *, rows: int) -> list[dict[str, 
     _, engine = open_engine(home, settings)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            documents = DocumentStore(Path(folder) / "documents.db", chunk_chars=settings.documents.chunk_chars)
+            documents, prompts = open_prompts(Home(Path(folder)), settings, engine)
             documents.add_folder(data / "handbook")
-            prompts = PromptBuilder(
-                documents, engine.count_tokens, limits=limits_for(settings, cuda=False), threshold=settings.chat.threshold
-            )
             found: list[dict[str, Any]] = []
             for row in in_turns(load_questions(data / "questions" / "practice.jsonl")):
                 prepared = prompts.prepare(row.question)

@@ -19,11 +19,10 @@ from typing import Any
 
 from assistant.canary import record
 from assistant.config import Settings
-from assistant.documents import DocumentStore
 from assistant.engines.base import AdapterVersion, ChatRequest, Engine, LoadedAdapter
 from assistant.home import Home
-from assistant.prompt import Prepared, PromptBuilder
-from assistant.services import limits_for, open_engine
+from assistant.prompt import Prepared
+from assistant.services import open_engine, open_prompts
 from feedback.errors import NightschoolError
 from feedback.wording import REFUSAL
 from training.measures import Scored, score_answer, summarise
@@ -159,13 +158,7 @@ def examine(request: Request, folder: Path) -> dict[str, Any]:
     settings = request.settings
     questions = load_questions(folder / "questions.jsonl")
     base, engine = open_engine(home, settings)
-    documents = DocumentStore(home.documents_db, chunk_chars=settings.documents.chunk_chars)
-    prompts = PromptBuilder(
-        documents,
-        engine.count_tokens,
-        limits=limits_for(settings, cuda=engine.name.endswith("cuda")),
-        threshold=settings.chat.threshold,
-    )
+    _, prompts = open_prompts(home, settings, engine)
     tick = _ticker(folder / "examination.progress", len(questions) * len(request.contestants))
     started = time.perf_counter()
     try:

@@ -8,13 +8,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from assistant.chat import Chat
 from assistant.config import Settings
 from assistant.documents import DocumentStore
 from assistant.engines.base import AdapterVersion, Engine
-from assistant.engines.select import make_engine
+from assistant.engines.select import has_cuda, make_engine
 from assistant.hardware import PromptLimits, cores, prompt_limits
 from assistant.home import Home
 from assistant.models import BaseModel, open_base
@@ -26,8 +25,8 @@ from training.examinations import ExaminationStore
 from training.registry import AdapterRegistry
 from training.runs import RunLedger
 
-CONTEXT_TOKENS = 4096
-"""Tokens of one conversation's prompt and answer in the engine: above every prompt budget with the longest question."""
+SMALL_CONTEXT = 2048
+"""Tokens of one prompt and its answer in the engine, where prompts are at most half of that: room for the longest question."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +70,12 @@ class Services:
         if wanted == self.pool.current:
             return None
         try:
-            self.pool.switch(wanted)
+            switch = self.pool.switch(wanted)
         except NightschoolError as error:
             self.store.audit("server", "swap refused", {"version": wanted, "reason": str(error)})
             return str(error)
-        self.store.audit("server", "swapped", {"version": wanted})
+        # "other build": its canary was recorded by another engine build or machine, and was compared with the base alone
+        self.store.audit("server", "swapped", {"version": wanted, "canary": switch.canary, "seconds": round(switch.seconds, 2)})
         return None
 
 
@@ -87,39 +87,36 @@ def limits_for(settings: Settings, *, cuda: bool) -> PromptLimits:
 def open_engine(home: Home, settings: Settings) -> tuple[BaseModel, Engine]:
     """Open the base model and the engine that the settings (or the hardware) choose. Raises ModelError."""
     base = open_base(home.models, settings.engine.base_model)
+    limits = limits_for(settings, cuda=settings.engine.kind != "llama_cpp" and has_cuda())
     engine = make_engine(
         settings.engine.kind,
         base,
         threads=settings.engine.threads or cores(),
         slots=settings.engine.slots,
-        context=CONTEXT_TOKENS,
+        context=SMALL_CONTEXT if limits.tokens <= SMALL_CONTEXT // 2 else 2 * SMALL_CONTEXT,
     )
     return base, engine
 
 
-@contextlib.contextmanager
-def open_services(home: Home, settings: Settings) -> Iterator[Services]:
-    """Open everything, put the registry's current adapter into service, and close it all at the end.
+def open_prompts(home: Home, settings: Settings, engine: Engine) -> tuple[DocumentStore, PromptBuilder]:
+    """Open the documents of a home and the builder of prompts over them, as the chat and the examination use it."""
+    documents = DocumentStore(home.documents_db, chunk_chars=settings.documents.chunk_chars)
+    limits = limits_for(settings, cuda=engine.name.endswith("cuda"))
+    return documents, PromptBuilder(documents, engine.count_tokens, limits=limits, threshold=settings.chat.threshold)
 
-    An adapter that may not serve leaves the base in service; the audit says why.
-    """
-    base, engine = open_engine(home, settings)
+
+def assemble(home: Home, settings: Settings, base: BaseModel, engine: Engine) -> Services:
+    """Put the parts together around an engine; nothing is loaded yet."""
     store = FeedbackStore(home.db)
     registry = AdapterRegistry(home.db, home.adapters)
-    documents = DocumentStore(home.documents_db, chunk_chars=settings.documents.chunk_chars)
-    prompts = PromptBuilder(
-        documents,
-        engine.count_tokens,
-        limits=limits_for(settings, cuda=engine.name.endswith("cuda")),
-        threshold=settings.chat.threshold,
-    )
+    documents, prompts = open_prompts(home, settings, engine)
 
     def verified(version: str) -> AdapterVersion:
         registry.verify(version)
         return AdapterVersion(version=version, path=registry.path(version))
 
     pool = AdapterPool(engine, verified)
-    services = Services(
+    return Services(
         home=home,
         settings=settings,
         store=store,
@@ -142,13 +139,18 @@ def open_services(home: Home, settings: Settings) -> Iterator[Services]:
             queue=settings.engine.queue,
         ),
     )
+
+
+@contextlib.contextmanager
+def open_services(home: Home, settings: Settings) -> Iterator[Services]:
+    """Open everything, put the registry's current adapter into service, and close it all at the end.
+
+    An adapter that may not serve leaves the base in service; the audit says why.
+    """
+    base, engine = open_engine(home, settings)
     try:
+        services = assemble(home, settings, base, engine)
         services.follow_registry()
         yield services
     finally:
         engine.close()
-
-
-def index_documents(documents: DocumentStore, folder: Path) -> list[str]:
-    """Index a folder; returns the sentences about files that could not be read."""
-    return list(documents.add_folder(folder).unread)

@@ -92,67 +92,27 @@ class ReadingEngine:
 
 def build_services(home_dir: Path, *, queue: int = 8, pages: Path | None = None) -> Services:
     """Open every store below `home_dir`, with three users, the pages above (or a folder) and the engine without a model."""
-    from assistant.chat import Chat
-    from assistant.config import EngineSettings, Settings
-    from assistant.documents import DocumentStore
-    from assistant.engines.base import AdapterVersion
-    from assistant.hardware import PromptLimits
+    from assistant.config import ChatSettings, EngineSettings, Settings
     from assistant.home import Home
     from assistant.models import BaseModel
-    from assistant.pool import AdapterPool
-    from assistant.prompt import PromptBuilder
-    from assistant.services import Services
-    from feedback.store import FeedbackStore
-    from training.examinations import ExaminationStore
-    from training.registry import AdapterRegistry
-    from training.runs import RunLedger
+    from assistant.services import assemble
 
     home = Home(home_dir)
-    store = FeedbackStore(home.db)
+    settings = Settings(
+        engine=EngineSettings(queue=queue), chat=ChatSettings(prompt_tokens=400, passages=2, threshold=0.3, max_tokens=96)
+    )
+    base = BaseModel(name="reader", path=home.models, hf_dir=home.models, gguf_path=None, sha256="0" * 64)
+    engine: Any = ReadingEngine()
+    services = assemble(home, settings, base, engine)
     for name, password in PASSWORDS.items():
-        store.add_user(name, password, "admin" if name == "ada" else "employee")
-    documents = DocumentStore(home.documents_db)
+        services.store.add_user(name, password, "admin" if name == "ada" else "employee")
     if pages is None:
         pages = home.root / "pages"
         for path, text in PAGES.items():
             (pages / path).parent.mkdir(parents=True, exist_ok=True)
             (pages / path).write_text(text, encoding="utf-8")
-    documents.add_folder(pages)
-    registry = AdapterRegistry(home.db, home.adapters)
-    engine: Any = ReadingEngine()
-    prompts = PromptBuilder(
-        documents, engine.count_tokens, limits=PromptLimits(tokens=400, passages=2, following=0), threshold=0.3
-    )
-    base = BaseModel(name="reader", path=home.models, hf_dir=home.models, gguf_path=None, sha256="0" * 64)
-
-    def verified(version: str) -> AdapterVersion:
-        registry.verify(version)
-        return AdapterVersion(version=version, path=registry.path(version))
-
-    pool = AdapterPool(engine, verified)
-    return Services(
-        home=home,
-        settings=Settings(engine=EngineSettings(queue=queue)),
-        store=store,
-        documents=documents,
-        registry=registry,
-        ledger=RunLedger(home.db, home.runs),
-        examinations=ExaminationStore(home.db),
-        base=base,
-        engine=engine,
-        prompts=prompts,
-        pool=pool,
-        chat=Chat(
-            store=store,
-            prompts=prompts,
-            engine=engine,
-            pool=pool,
-            base_model=base.name,
-            base_hash=base.sha256,
-            max_tokens=96,
-            queue=queue,
-        ),
-    )
+    services.documents.add_folder(pages)
+    return services
 
 
 def publish_adapter(services: Services, *, status: Any = "candidate", run_id: str | None = None) -> str:
