@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from assistant.cli_bench import bench
 from assistant.cli_tables import adapters, documents, feedback_commands, runs, users
-from assistant.console import JsonOption, emit, opened
+from assistant.console import JsonOption, announce_import, emit, opened
 from feedback.errors import NightschoolError
 
 app = typer.Typer(
@@ -53,6 +52,7 @@ def serve(
     from assistant.server import serve as run
 
     home, settings = opened(context, sample=sample)
+    announce_import(home, settings)
     if port is not None:
         settings = settings.model_copy(update={"server": settings.server.model_copy(update={"port": port})})
     run(home, settings)
@@ -71,6 +71,7 @@ def ask(
     from assistant.ask import ask_once
 
     home, settings = opened(context, sample=sample)
+    announce_import(home, settings)
     turn = ask_once(home, settings, question, write=None if as_json else _write)
     if as_json:
         emit(turn)
@@ -146,11 +147,6 @@ def main() -> None:
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(1)
-
-
-def dump(value: Any) -> str:
-    """Return a value as the JSON that every --json prints."""
-    return json.dumps(value, ensure_ascii=False, indent=2, default=str)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,6 +41,14 @@ def opened(context: typer.Context, *, sample: bool = False) -> tuple[Home, Setti
         )
         home, settings = load(context.obj)
     return home, settings
+
+
+def announce_import(home: Home, settings: Settings) -> None:
+    """Say on stderr that the base model is imported now, where it is not there yet: a silent minute looks like a fault."""
+    from assistant.models import EMBEDDED
+
+    if settings.engine.base_model == EMBEDDED and not (home.models / EMBEDDED).exists():
+        print("Importing the base model; this is done once and takes about a minute.", file=sys.stderr, flush=True)
 
 
 def plain(value: Any) -> Any:

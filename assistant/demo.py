@@ -22,7 +22,7 @@ from typing import Any
 
 from assistant.chat import Done
 from assistant.config import ChatSettings, DocumentSettings, NightSettings, Settings, load
-from assistant.console import sample_company
+from assistant.console import announce_import, sample_company
 from assistant.home import Home
 from assistant.night import NightReport, run_night
 from assistant.progress import NightBar, Progress
@@ -214,7 +214,8 @@ def _take_pages_away(rows: list[QuestionRow]) -> tuple[list[QuestionRow], list[s
 @contextlib.contextmanager
 def _throw_away_home(keep: Path | None) -> Iterator[Home]:
     """Make an empty home that shares the imported base models of the user's own home."""
-    own, _ = load()
+    own, settings = load()
+    announce_import(own, settings)
     if keep is not None:
         if keep.exists() and any(keep.iterdir()):
             raise NightschoolError(f"The folder {keep} is not empty: name a new one for the demo's home.")
