@@ -35,11 +35,14 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def first_login(services: Services) -> str | None:
-    """Make the first admin when nobody may log in yet; returns the password to print, once."""
+    """Make the first admin when nobody may log in yet; returns the one-time password to print.
+
+    What is printed ends up in logs and terminals: it is good for the first login, which replaces it.
+    """
     if services.store.users():
         return None
     password = secrets.token_urlsafe(12)
-    services.store.add_user(FIRST_ADMIN, password, "admin")
+    services.store.add_user(FIRST_ADMIN, password, "admin", one_time=True)
     return password
 
 
@@ -112,7 +115,7 @@ def serve(home: Home, settings: Settings) -> None:
             lines.append("There are no documents yet: set documents.folder, or `nightschool documents add FOLDER`.")
         lines.append(f"Open http://{settings.server.host}:{settings.server.port}")
         if password:
-            lines.append(f"First login: {FIRST_ADMIN} / {password}   (shown once: write it down)")
+            lines.append(f"First login: {FIRST_ADMIN} / {password}   (a one-time password: you choose your own when you log in)")
         clock = NightClock(settings.night.cron, services.ledger, lambda slot: services.start_night("schedule", slot=slot))
         config = uvicorn.Config(create_app(services), log_level="warning", timeout_graceful_shutdown=5)
         clock.start()

@@ -143,7 +143,19 @@ def _m0004_audit(db: Database) -> None:
     )
 
 
+def _m0005_one_time_passwords(db: Database) -> None:
+    execute_script(
+        db,
+        """
+        ALTER TABLE users ADD COLUMN must_change_password INTEGER NOT NULL DEFAULT 0
+            -- 1: a one-time password that the program made and printed, where others may have read it: it opens nothing
+            -- but the page that replaces it. 0: chosen by a person, or in use since before there was this column.
+            CHECK (must_change_password IN (0, 1));
+        """,
+    )
+
+
 feedback_migrations = Migrations("feedback")
-for _migration in (_m0001_users, _m0002_turns, _m0003_ratings, _m0004_audit):
+for _migration in (_m0001_users, _m0002_turns, _m0003_ratings, _m0004_audit, _m0005_one_time_passwords):
     feedback_migrations(name=_migration.__name__.removeprefix("_"))(_migration)
 del _migration

@@ -102,6 +102,7 @@ class User:
     name: str
     role: Role
     created_at: str = ""
+    must_change_password: bool = False  # True: a one-time password, which opens nothing but the page that replaces it
 
 
 @dataclass(frozen=True, kw_only=True)

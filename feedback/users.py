@@ -21,7 +21,7 @@ MAX_NAME_CHARS = 64
 MIN_PASSWORD_CHARS = 8  # NIST SP 800-63B asks for at least this
 MAX_PASSWORD_CHARS = 1024
 
-_COLUMNS = "users.id, users.name, users.role, users.created_at"
+_COLUMNS = "users.id, users.name, users.role, users.created_at, users.must_change_password"
 
 
 class UserStore(StorePart):
@@ -29,17 +29,21 @@ class UserStore(StorePart):
 
     _hasher = PasswordHasher()
 
-    def add_user(self, name: str, password: str, role: Role) -> User:
-        """Add a user. Raises UserExists, or StoreError for a name or password that cannot be used."""
+    def add_user(self, name: str, password: str, role: Role, *, one_time: bool = False) -> User:
+        """Add a user, who must replace a `one_time` password before anything else opens for him.
+
+        Raises UserExists, or StoreError for a name or password that cannot be used.
+        """
         name = _clean_name(name)
         password_hash = self._hash(password)
-        user = User(id=uuid.uuid4().hex, name=name, role=role, created_at=self._now())
+        user = User(id=uuid.uuid4().hex, name=name, role=role, created_at=self._now(), must_change_password=one_time)
         with self._connections.write() as db:
             if _row(db.query("SELECT 1 FROM users WHERE name_key = ?", [_name_key(name)])):
                 raise UserExists(name)
             db.execute(
-                "INSERT INTO users (id, name, name_key, role, password_hash, created_at) VALUES (?, ?, ?, ?, ?, ?)",
-                [user.id, user.name, _name_key(name), user.role, password_hash, user.created_at],
+                "INSERT INTO users (id, name, name_key, role, password_hash, created_at, must_change_password) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [user.id, user.name, _name_key(name), user.role, password_hash, user.created_at, one_time],
             )
         return user
 
@@ -66,11 +70,11 @@ class UserStore(StorePart):
                     "UPDATE users SET password_hash = ? WHERE id = ? AND password_hash = ?",
                     [newer_hash, row["id"], password_hash],
                 )
-        return User(**row)
+        return _user(row)
 
     def users(self) -> list[User]:
         """Return all users by name."""
-        return [User(**row) for row in self._connections.db.query(f"SELECT {_COLUMNS} FROM users ORDER BY name_key")]
+        return [_user(row) for row in self._connections.db.query(f"SELECT {_COLUMNS} FROM users ORDER BY name_key")]
 
     def user(self, user_id: str) -> User:
         """Return the user with this id. Raises UnknownUser."""
@@ -81,14 +85,19 @@ class UserStore(StorePart):
         row = _row(self._connections.db.query(f"SELECT {_COLUMNS} FROM users WHERE name_key = ?", [_name_key(name)]))
         if row is None:
             raise UnknownUser(name)
-        return User(**row)
+        return _user(row)
 
     def set_password(self, name: str, password: str) -> None:
-        """Set a new password and end the user's sessions. Raises UnknownUser, or StoreError for a bad password."""
+        """Set a password of the user's own choice, in place of a one-time one too, and end all of his sessions.
+
+        Raises UnknownUser, or StoreError for a bad password and for the one-time password once more.
+        """
         user = self.user_by_name(name)
         password_hash = self._hash(password)
+        if user.must_change_password and self.verify_user(name, password) is not None:
+            raise StoreError("The new password is the one-time password: choose another one.")
         with self._connections.write() as db:
-            db.execute("UPDATE users SET password_hash = ? WHERE id = ?", [password_hash, user.id])
+            db.execute("UPDATE users SET password_hash = ?, must_change_password = 0 WHERE id = ?", [password_hash, user.id])
             db.execute("DELETE FROM sessions WHERE user_id = ?", [user.id])
 
     def open_session(self, user_id: str, hours: float = 24) -> str:
@@ -113,7 +122,7 @@ class UserStore(StorePart):
                 [_token_hash(token), self._now()],
             )
         )
-        return User(**row) if row else None
+        return _user(row) if row else None
 
     def close_session(self, token: str) -> None:
         """End the session with this token, if there is one."""
@@ -133,7 +142,12 @@ def require_user(db: Database, user_id: str) -> User:
     row = _row(db.query(f"SELECT {_COLUMNS} FROM users WHERE id = ?", [user_id]))
     if row is None:
         raise UnknownUser(user_id)
-    return User(**row)
+    return _user(row)
+
+
+def _user(row: dict[str, Any]) -> User:
+    """Return the user that a row of _COLUMNS holds."""
+    return User(**{**row, "must_change_password": bool(row["must_change_password"])})
 
 
 def _row(rows: Any) -> dict[str, Any] | None:

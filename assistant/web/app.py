@@ -15,6 +15,7 @@ from assistant.web import pages
 from assistant.web.api import api_routes, sentence_of_validation
 from assistant.web.auth import Logins, login_routes
 from assistant.web.guard import Guard, current_user, problem_response
+from assistant.web.password import password_routes
 from feedback.errors import NightschoolError, NotYourTurn, UnknownTurn
 from feedback.records import REASONS
 
@@ -27,9 +28,9 @@ def create_app(services: Services, *, logins: Logins | None = None) -> FastAPI:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read by Gradio when it is imported
     app = FastAPI(title="Nightschool", docs_url=None, redoc_url=None, openapi_url=None)
     _add_error_sentences(app)
-    app.include_router(
-        login_routes(logins or Logins(services.store, hours=services.settings.server.session_hours), services.store)
-    )
+    logins = logins or Logins(services.store, hours=services.settings.server.session_hours)
+    app.include_router(login_routes(logins, services.store))
+    app.include_router(password_routes(logins))
     app.include_router(api_routes(services))
     # the last one added is the first one asked: the guard stands before everything
     app.add_middleware(

@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from assistant.web import pages
 from assistant.web.guard import COOKIE, Throttle, current_user
+from feedback.records import User
 from feedback.store import FeedbackStore
 
 PER_PERSON = 5
@@ -43,8 +44,8 @@ class Logins:
         """Return the seconds until this person may try again from this address; 0 when now."""
         return max(self._per_person.wait_seconds(_person(name, address)), self._per_address.wait_seconds(address))
 
-    def open(self, name: str, password: str, address: str) -> str | None:
-        """Return the token of a new session, or None when the name or the password is wrong (which is counted)."""
+    def check(self, name: str, password: str, address: str) -> User | None:
+        """Return the user, or None when the name or the password is wrong (which is counted)."""
         with self._hashing:
             user = self._store.verify_user(name, password)
         if user is None:
@@ -52,12 +53,46 @@ class Logins:
             self._per_address.failed(address)
             return None
         self._per_person.succeeded(_person(name, address))
+        return user
+
+    def open(self, name: str, password: str, address: str) -> str | None:
+        """Return the token of a new session, or None when the name or the password is wrong (which is counted)."""
+        user = self.check(name, password, address)
+        return self._store.open_session(user.id, hours=self._hours) if user else None
+
+    def change(self, user: User, password: str) -> str:
+        """Set a new password, which ends all sessions of `user`, and return the token of a new one. Raises StoreError."""
+        with self._hashing:
+            self._store.set_password(user.name, password)
         return self._store.open_session(user.id, hours=self._hours)
 
 
 def _person(name: str, address: str) -> str:
     # With the address: somebody else's guesses must not lock a person out of his own machine.
     return f"{' '.join(name.split()).casefold()[:100]}\n{address}"
+
+
+def address_of(request: Request) -> str:
+    """Return the address that a request came from."""
+    return request.client.host if request.client else "unknown"
+
+
+def wait_sentence(seconds: float) -> str:
+    """Return what somebody reads who has to wait before he may try again."""
+    minutes = math.ceil(seconds / 60)
+    return f"Too many wrong passwords: try again in {minutes} minute{'s' if minutes > 1 else ''}."
+
+
+def retry_after(seconds: float) -> dict[str, str]:
+    """Return the header that says the same to a program."""
+    return {"Retry-After": str(math.ceil(seconds))}
+
+
+def keep_session(request: Request, response: Response, token: str, *, seconds: int) -> None:
+    """Give the browser a session token to keep: out of reach of scripts and of other sites."""
+    response.set_cookie(
+        COOKIE, token, max_age=seconds, httponly=True, samesite="lax", secure=request.url.scheme == "https", path="/"
+    )
 
 
 def safe_next(path: str) -> str:
@@ -82,24 +117,17 @@ def login_routes(logins: Logins, store: FeedbackStore) -> APIRouter:
         password: Annotated[str, Form()] = "",
         next: Annotated[str, Form()] = "/",
     ) -> Response:
-        address = request.client.host if request.client else "unknown"
+        address = address_of(request)
         target = safe_next(next)
         wait = logins.wait(name, address)
         if wait > 0:
-            minutes = math.ceil(wait / 60)
-            sentence = f"Too many wrong passwords: try again in {minutes} minute{'s' if minutes > 1 else ''}."
-            return HTMLResponse(
-                pages.login(error=sentence, name=name, next_path=target),
-                status_code=429,
-                headers={"Retry-After": str(math.ceil(wait))},
-            )
+            page = pages.login(error=wait_sentence(wait), name=name, next_path=target)
+            return HTMLResponse(page, status_code=429, headers=retry_after(wait))
         token = logins.open(name, password, address)
         if token is None:
             return HTMLResponse(pages.login(error=_WRONG, name=name, next_path=target), status_code=401)
         response = RedirectResponse(target, status_code=303)
-        response.set_cookie(
-            COOKIE, token, max_age=logins.seconds, httponly=True, samesite="lax", secure=request.url.scheme == "https", path="/"
-        )
+        keep_session(request, response, token, seconds=logins.seconds)
         return response
 
     @router.post("/logout")

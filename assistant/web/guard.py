@@ -1,8 +1,9 @@
 """The door of the web server: every request passes here before any page, any asset and any Gradio function.
 
 It asks two questions. Does a request that changes something come from our own pages (Origin)? Who is logged in, and may he
-have this path? What is not named public needs a login; everything below /admin needs an admin. The pages and functions ask
-for the role once more, since a rule that stands in one place only is one mistake away from not standing.
+have this path? What is not named public needs a login, with a password of one's own; everything below /admin needs an admin.
+The pages and functions ask for the role once more, since a rule that stands in one place only is one mistake away from not
+standing.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from feedback.store import FeedbackStore
 
 COOKIE = "nightschool_session"
 PUBLIC = frozenset({"/login", "/health"})
+BEFORE_A_PASSWORD = frozenset({"/password", "/logout"})
+"""What a one-time password opens, besides what is public."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 CONTENT_POLICY = (
@@ -38,6 +41,7 @@ CONTENT_POLICY = (
 LOGIN_FIRST = "You are not logged in, or your login has ended: log in again."
 FOREIGN_ORIGIN = "This request came from another site: open Nightschool itself and try again."
 ADMINS_ONLY = "Only an admin can open this page: ask one for the role, or go back to the chat."
+CHANGE_FIRST = "Your password is a one-time password: open /password and choose one of your own first."
 
 
 def same_origin(headers: Headers) -> bool:
@@ -98,11 +102,18 @@ def _refusal(request: Request, user: User | None) -> Response | None:
         return None
     if user is None:
         if _wants_page(request):
-            return RedirectResponse(f"/login?next={quote(path)}" if path != "/" else "/login", status_code=303)
+            return _first("/login", path)
         return JSONResponse({"error": LOGIN_FIRST}, status_code=401)
+    if user.must_change_password and path not in BEFORE_A_PASSWORD:
+        return _first("/password", path) if _wants_page(request) else _problem(request, 403, CHANGE_FIRST)
     if (path == "/admin" or path.startswith("/admin/")) and user.role != "admin":
         return _problem(request, 403, ADMINS_ONLY)
     return None
+
+
+def _first(page: str, path: str) -> Response:
+    """Send a person to `page`, which sends him on to `path` when he is done."""
+    return RedirectResponse(f"{page}?next={quote(path)}" if path != "/" else page, status_code=303)
 
 
 def _wants_page(request: Request) -> bool:

@@ -1,4 +1,4 @@
-"""The plain pages that Gradio has no part in: login, problem and document. Templates in, HTML out."""
+"""The plain pages that Gradio has no part in: login, password, problem and document. Templates in, HTML out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 
 import jinja2
+
+from feedback.users import MIN_PASSWORD_CHARS
 
 _HERE = Path(__file__).parent
 
@@ -27,6 +29,12 @@ def _environment() -> jinja2.Environment:
 def login(*, error: str = "", name: str = "", next_path: str = "/") -> str:
     """Return the login page; `error` is a sentence above the form, `name` what was typed before."""
     return _environment().get_template("login.html").render(error=error, name=name, next_path=next_path)
+
+
+def password(*, name: str, one_time: bool, next_path: str = "/", error: str = "") -> str:
+    """Return the page for a new password; a `one_time` one is replaced without being asked for, `error` stands above the form."""
+    template = _environment().get_template("password.html")
+    return template.render(name=name, one_time=one_time, next_path=next_path, error=error, least=MIN_PASSWORD_CHARS)
 
 
 def problem(sentence: str) -> str:

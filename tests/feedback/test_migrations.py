@@ -48,6 +48,17 @@ def test_rows_of_the_first_schema_survive(path: Path) -> None:
     assert store.start_conversation("u1", history=True)
 
 
+def test_whoever_could_log_in_before_there_were_one_time_passwords_still_can(path: Path) -> None:
+    db = connect(path, [])
+    feedback_migrations.apply(db, stop_before="m0005_one_time_passwords")
+    db.execute("INSERT INTO users VALUES ('u1', 'Ada', 'ada', 'admin', 'hash', '2026-01-01T00:00:00.000000+00:00')")
+    db.close()
+    store = FeedbackStore(path)
+    assert store.user("u1").must_change_password is False
+    with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
+        store._connections.db.execute("UPDATE users SET must_change_password = 2")
+
+
 def test_opening_twice_changes_nothing(path: Path, db: Database) -> None:
     before = db.schema, [migration.name for migration in feedback_migrations.applied(db)]
     again = connect(path, [feedback_migrations])
@@ -63,7 +74,7 @@ def test_a_migration_that_fails_half_way_leaves_the_file_as_it_was(path: Path, d
 
     def m0002_breaks(db: Database) -> None:
         db.execute("CREATE TABLE adapters (id TEXT)")
-        db.execute("INSERT INTO users VALUES ('u1', 'Ada', 'ada', 'admin', 'hash', 'now')")
+        db.execute("INSERT INTO users VALUES ('u1', 'Ada', 'ada', 'admin', 'hash', 'now', 0)")
         raise RuntimeError("half-way")
 
     broken()(m0001_fine)
@@ -107,7 +118,7 @@ def test_processes_that_open_a_new_file_at_once_all_get_the_whole_schema(
     assert results == [("done\n", "")] * 4
     db = connect(path, [feedback_migrations])
     assert ours(db) == TABLES
-    assert len(feedback_migrations.applied(db)) == 4
+    assert len(feedback_migrations.applied(db)) == 5
     assert db["audit"].count == 4
 
 

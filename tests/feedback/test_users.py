@@ -114,6 +114,29 @@ def test_a_new_password_replaces_the_old_one_and_ends_the_sessions(
         store.set_password("nobody", "another password")
 
 
+def test_a_one_time_password_is_known_as_one_until_it_is_replaced(store: FeedbackStore, ada: User) -> None:
+    first = store.add_user("First", "printed by serve", "admin", one_time=True)
+    token = store.open_session(first.id)
+    for found in (store.verify_user("first", "printed by serve"), store.session_user(token), store.user(first.id)):
+        assert found == first and found.must_change_password is True
+    assert [user.must_change_password for user in store.users()] == [False, True], "an ordinary password is not one"
+    store.set_password("First", "one of his own")
+    assert store.verify_user("First", "printed by serve") is None
+    mine = store.verify_user("First", "one of his own")
+    assert mine is not None and mine.must_change_password is False
+    assert store.session_user(token) is None, "whoever else read the printed password is out"
+
+
+def test_a_one_time_password_cannot_be_chosen_once_more(store: FeedbackStore, ada: User, password: str) -> None:
+    first = store.add_user("First", "printed by serve", "admin", one_time=True)
+    token = store.open_session(first.id)
+    with pytest.raises(StoreError, match="is the one-time password: choose another one"):
+        store.set_password("First", "printed by serve")
+    assert store.session_user(token) == first, "nothing has changed, and he still has to"
+    store.set_password("Ada", password)  # the rule holds for one-time passwords alone
+    assert store.verify_user("Ada", password) == ada
+
+
 def test_a_session_lasts_its_hours_and_not_longer(store: FeedbackStore, ada: User, clock: FakeClock) -> None:
     token = store.open_session(ada.id, hours=2)
     clock.advance(hours=1, minutes=59)
