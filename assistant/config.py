@@ -74,6 +74,7 @@ class NightSettings(_Section):
     min_effect: float = Field(default=0.02, ge=0, le=1, description="least gain that counts as better")
     questions: str = Field(default="", description="JSONL file of sealed questions; never trained on")
     examined: int = Field(default=150, ge=2, description="most questions of one examination, sampled by fact past that")
+    perplexity: bool = Field(default=True, description="also measure the perplexity of the right answers (torch)")
     max_per_user: float = Field(
         default=1.0, gt=0, le=1, description="largest share of the examples that one person can contribute"
     )

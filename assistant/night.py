@@ -243,7 +243,9 @@ class _Night:
         keys = {name: self._key(each) for name, each in contestants.items() if name != "candidate"}
         kept = {name: found for name, key in keys.items() if (found := self.examinations.kept(key)) is not None}
         wanted = tuple(each for name, each in contestants.items() if name not in kept)
-        request = Request(home=self.home.root, settings=self.settings, contestants=wanted, perplexity=True)
+        request = Request(
+            home=self.home.root, settings=self.settings, contestants=wanted, perplexity=self.settings.night.perplexity
+        )
         (self.folder / "examine.json").write_text(request.to_json(), encoding="utf-8")
         self._watch("assistant.examiner", "examiner.log", self._examination_progress, stage="Examining")
         found = json.loads((self.folder / "examination.json").read_text(encoding="utf-8"))["contestants"]

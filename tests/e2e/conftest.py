@@ -51,6 +51,7 @@ def quick_settings() -> Settings:
             min_examples=4,
             min_facts=4,
             examined=6,
+            perplexity=False,
             questions=str(data / "questions" / "sealed.jsonl"),
         ),
     )

@@ -74,7 +74,10 @@ def test_the_loop_closes_and_a_running_stream_finishes_on_its_version(
         rate_some(services, 12)
         assert finish(stream(services)).asked.adapter == "base"
 
-        first = a_night(home, quick_settings)
+        measured = quick_settings.model_copy(update={"night": quick_settings.night.model_copy(update={"perplexity": True})})
+        first = a_night(home, measured)
+        examined = services.examinations.load("r0001")
+        assert examined is not None and examined["contestants"]["candidate"]["perplexity"] > 1
         assert services.registry.current() == "base" or services.registry.show(first).serving
         if services.registry.current() != first:
             overrule(home, first)
@@ -180,6 +183,11 @@ def test_whoever_is_killed_in_a_night_the_next_one_starts_and_nothing_is_half_pu
     assert registry.current() == "base" and registry.list() == [] and list(rated_home.adapters.glob("v*")) == []
 
     again = start_night(rated_home)
+    if victim == "trainer":  # the whole second night is played below once, after the harder death
+        wait_for(lambda: (found := ledger.running()) and found.state == "training")
+        os.killpg(again.pid, signal.SIGKILL)
+        again.communicate()
+        return
     out, said = again.communicate(timeout=300)
     assert again.returncode == 0, said.decode()
     assert b"v0001" in out
