@@ -12,8 +12,10 @@ Requantising costs seconds once and pays at each prompt: Q8_0 reads prompts abou
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import shutil
@@ -164,11 +166,14 @@ def _write_hf(source: Path, folder: Path) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    bars = io.StringIO()  # two of the bars do not ask whether they are wanted
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source.parent, gguf_file=source.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float16
-        )
-        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+        with contextlib.redirect_stderr(bars):
+            model = AutoModelForCausalLM.from_pretrained(
+                source.parent, gguf_file=source.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float16
+            )
+            model.save_pretrained(folder)
+            tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     finally:
         logging.enable_progress_bar()
     # The GGUF names this pre-tokenizer "smollm": each digit alone, then GPT-2's pattern. transformers drops the first step,
@@ -178,7 +183,6 @@ def _write_hf(source: Path, folder: Path) -> None:
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
     )
-    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     for file in folder.iterdir():
         file.chmod(0o644)
