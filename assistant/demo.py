@@ -144,7 +144,7 @@ def play(story: Story) -> Told:
     folder, practice, sealed, absent = _company(story)
     with _throw_away_home(story.keep) as home, NightBar() as bar:
         sealed_file = home.root / "sealed.jsonl"
-        settings = _settings(folder, sealed_file, story.minutes, len(sealed))
+        settings = _settings(folder, sealed_file, story.minutes, len({row.fact for row in sealed}))
         with open_services(home, settings) as services:
             services.documents.add_folder(folder)
             services.documents.remove(absent)
@@ -232,7 +232,7 @@ def _throw_away_home(keep: Path | None) -> Iterator[Home]:
             shutil.rmtree(root, ignore_errors=True)
 
 
-def _settings(folder: Path, sealed_file: Path, minutes: float, sealed: int) -> Settings:
+def _settings(folder: Path, sealed_file: Path, minutes: float, facts: int) -> Settings:
     return Settings(
         documents=DocumentSettings(folder=str(folder)),
         chat=ChatSettings(max_tokens=ANSWER_TOKENS),
@@ -241,13 +241,13 @@ def _settings(folder: Path, sealed_file: Path, minutes: float, sealed: int) -> S
             minutes=minutes * TRAINING_SHARE,
             questions=str(sealed_file),
             min_examples=20,
-            min_facts=min(20, max(2, sealed)),
+            min_facts=min(20, max(2, facts)),
         ),
     )
 
 
 def _examined(minutes: float, pace_s: float, sealed: int) -> int:
-    """Return how many sealed facts both contestants can answer in their share of the time."""
+    """Return how many sealed questions both contestants can answer in their share of the time."""
     return max(24, min(sealed, int(minutes * 60 * EXAMINING_SHARE / (2 * pace_s))))
 
 

@@ -201,12 +201,13 @@ class _Night:
                 f"({night.min_examples - len(examples)} more; {len(curated.refusals)} ratings could not be used).",
             )
         chosen = sample_by_fact(questions, limit=night.examined, seed=night.seed)
-        if len(chosen) < night.min_facts:
+        facts = len({row.fact for row in chosen})
+        if facts < night.min_facts:
             raise _Ended(
                 "succeeded",
                 "HOLD",
-                f"Too little to examine with: {len(chosen)} questions, {night.min_facts} are needed "
-                f"({night.min_facts - len(chosen)} more rated questions, or a file of sealed ones).",
+                f"Too little to examine with: {facts} questions, {night.min_facts} are needed "
+                f"({night.min_facts - facts} more rated questions, or a file of sealed ones).",
             )
         return examples, chosen, curated.refusals
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 from collections.abc import Mapping, Sequence
 
@@ -17,16 +18,20 @@ HELD_OUT = 5
 
 
 def sample_by_fact(rows: Sequence[QuestionRow], *, limit: int, seed: int) -> list[QuestionRow]:
-    """Return the first wording of at most `limit` facts, answerable and not in the proportion of `rows`; stable for a seed."""
-    first: dict[str, QuestionRow] = {}
+    """Return about `limit` questions: the first wording of as many facts as fit, then second wordings, and so on.
+
+    Answerable facts and others come in the proportion of `rows`. The choice is stable for a seed.
+    """
+    wordings: dict[str, list[QuestionRow]] = {}
     for row in rows:
-        first.setdefault(row.fact, row)
-    kinds = [[row for row in first.values() if row.answerable is answerable] for answerable in (True, False)]
-    total = sum(len(kind) for kind in kinds)
+        wordings.setdefault(row.fact, []).append(row)
     chosen: list[QuestionRow] = []
-    for kind in kinds:
+    for answerable in (True, False):
+        kind = [each for each in wordings.values() if each[0].answerable is answerable]
         random.Random(seed).shuffle(kind)
-        chosen.extend(kind[: round(len(kind) * min(1.0, limit / max(1, total)))])
+        share = round(limit * len(kind) / max(1, len(wordings)))
+        rounds = itertools.chain.from_iterable(itertools.zip_longest(*kind))
+        chosen.extend(itertools.islice((row for row in rounds if row is not None), share))
     return chosen
 
 

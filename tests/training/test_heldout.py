@@ -62,8 +62,8 @@ def test_a_held_out_question_knows_its_answer_its_page_or_that_there_is_none() -
         assert (row.answer, row.sources) == (("", ()) if number % 10 == 0 else (str(number), (f"p{number}.md",)))
 
 
-def test_a_sample_has_one_wording_a_fact_in_the_proportion_of_all_and_is_stable() -> None:
-    rows = [
+def wordings_of_forty_facts() -> list[QuestionRow]:
+    return [
         QuestionRow(
             id=f"{fact}{wording}",
             fact=str(fact),
@@ -74,7 +74,17 @@ def test_a_sample_has_one_wording_a_fact_in_the_proportion_of_all_and_is_stable(
         for fact in range(40)
         for wording in range(3)
     ]
+
+
+def test_a_sample_has_one_wording_a_fact_in_the_proportion_of_all_and_is_stable() -> None:
+    rows = wordings_of_forty_facts()
     chosen = sample_by_fact(rows, limit=20, seed=1)
     assert len(chosen) == len({row.fact for row in chosen}) == 20
     assert sum(not row.answerable for row in chosen) == 5
     assert chosen == sample_by_fact(rows, limit=20, seed=1) != sample_by_fact(rows, limit=20, seed=2)
+
+
+def test_a_larger_sample_has_further_wordings_of_every_fact() -> None:
+    chosen = sample_by_fact(wordings_of_forty_facts(), limit=80, seed=1)
+    counts = {fact: sum(row.fact == fact for row in chosen) for fact in {row.fact for row in chosen}}
+    assert len(chosen) == 80 and set(counts.values()) == {2} and len(counts) == 40
