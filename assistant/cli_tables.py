@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from assistant.console import JsonOption, emit, opened, show
+from assistant.console import JsonOption, emit, opened, plain, show
 from feedback.errors import DocumentError, NightschoolError
 
 documents = typer.Typer(help="The documents that answers come from.", no_args_is_help=True)
@@ -161,7 +161,7 @@ def adapters_list(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the adapters; the one in service is marked."""
     registry = _registry(context)
     current = registry.current()
-    rows = [{**vars_of(row), "serving": "yes" if row.version == current else ""} for row in registry.list()]
+    rows = [{**plain(row), "serving": "yes" if row.version == current else ""} for row in registry.list()]
     show(
         rows,
         ("version", "serving", "status", "created_at", "run_id"),
@@ -220,10 +220,3 @@ def users_list(context: typer.Context, as_json: JsonOption = False) -> None:
 
     home, _ = opened(context)
     show(FeedbackStore(home.db).users(), ("name", "role", "created_at"), as_json=as_json, empty="Nobody yet.")
-
-
-def vars_of(row: object) -> dict[str, object]:
-    """Return a dataclass row as a dict."""
-    import dataclasses
-
-    return dataclasses.asdict(row)  # type: ignore[call-overload, no-any-return]
