@@ -18,7 +18,7 @@ users = typer.Typer(help="Who may log in.", no_args_is_help=True)
 
 
 def _documents(context: typer.Context):  # type: ignore[no-untyped-def]
-    from assistant.documents import DocumentStore
+    from assistant.documents.store import DocumentStore
 
     home, settings = opened(context)
     return DocumentStore(home.documents_db, chunk_chars=settings.documents.chunk_chars), settings

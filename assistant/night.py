@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from assistant.config import Settings
-from assistant.documents import DocumentStore
+from assistant.documents.store import DocumentStore
 from assistant.engines.base import BASE_VERSION
 from assistant.examiner import Contestant, Request, scored_of
 from assistant.hardware import cores

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from assistant.documents import DocumentStore, Hit
+from assistant.documents.store import DocumentStore, Hit
 from assistant.hardware import PromptLimits
 from feedback.errors import QuestionError
 from feedback.records import Message, Passage

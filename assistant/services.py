@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from assistant.chat import Chat
 from assistant.config import Settings
-from assistant.documents import DocumentStore
+from assistant.documents.store import DocumentStore
 from assistant.engines.base import AdapterVersion, Engine
 from assistant.engines.select import has_cuda, make_engine
 from assistant.hardware import PromptLimits, cores, prompt_limits

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from feedback.values import fold
 from feedback.wording import is_refusal
-from training.measures import fold
 
 MAX_WORDS = 30
 """A longer correction says more than that."""

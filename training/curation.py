@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from feedback.records import Message, Passage, RatedTurn
+from feedback.support import best_support, shown, support_share
+from feedback.values import fold, states_value, without_citations
 from feedback.wording import REFUSAL, cited_numbers, is_refusal
 from training.absent import says_absent
-from training.measures import fold, states_value, without_citations
 from training.personal import find_personal
-from training.support import best_support, shown, support_share
 
 Source = Literal["verified", "correction", "thumbs_up"]
 

@@ -8,9 +8,9 @@ import random
 from collections.abc import Mapping, Sequence
 
 from feedback.records import Turn
+from feedback.values import fold, without_citations
 from feedback.wording import REFUSAL, cited_numbers
 from training.curation import Example
-from training.measures import fold, without_citations
 from training.questions import QuestionRow
 
 HELD_OUT = 5

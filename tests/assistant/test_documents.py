@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from assistant.documents import DocumentStore, query_terms
+from assistant.documents.store import DocumentStore, query_terms
 from feedback.errors import DocumentError
 
 PAGES = {

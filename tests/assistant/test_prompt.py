@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from assistant.documents import DocumentStore
+from assistant.documents.store import DocumentStore
 from assistant.hardware import PromptLimits, prompt_limits
 from assistant.prompt import INSTRUCTIONS, PromptBuilder
 from feedback.errors import QuestionError

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from feedback.records import Passage
+from feedback.values import states_value
 from feedback.wording import REFUSAL
-from training.measures import MAX_WORDS, by_fact, rouge_l, score_answer, states_value, summarise
+from training.measures import MAX_WORDS, by_fact, rouge_l, score_answer, summarise
 from training.questions import QuestionRow
 
 

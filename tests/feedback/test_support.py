@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from feedback.records import Passage
-from training.support import best_support, support_share
+from feedback.support import best_support, support_share
 
 PAGE = (
     "For a lunch with customers the ceiling is €42 a head, for a dinner €68 a head. Bills above €200 are made out to the "

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sqlite_utils import Database, Migrations
 
-from assistant.chunks import page_title, split_page
+from assistant.documents.chunks import page_title, split_page
 from feedback.database import Connections, execute_script
 from feedback.errors import DocumentError
 

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from rapidfuzz import fuzz, process
+
 from feedback.records import Passage
-from training.measures import fold, states_value, without_citations
+from feedback.values import fold, states_value, without_citations
 
 SHORT_WORDS = 5
 """Up to so many words a text is a value: it has no words to spare."""
@@ -180,8 +182,6 @@ def _holds_word(word: str, stems: frozenset[str]) -> bool:
         return True
     if len(word) < 6:  # a short word with a typing error is another word
         return False
-    from rapidfuzz import fuzz, process
-
     return process.extractOne(word, stems, scorer=fuzz.ratio, score_cutoff=TYPING_RATIO) is not None
 
 
