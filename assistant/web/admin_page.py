@@ -6,7 +6,7 @@ answers any raw POST that gets through them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -151,7 +151,8 @@ class AdminPage:
         )
 
     def _slow(self) -> tuple[Any, ...]:
-        """Return (last night, ratings, runs, adapters, versions to promote, roll back, errors)."""
+        """Return (last night, heading of the ratings, ratings, runs, adapters, versions to promote, roll back, errors)."""
+        by_day = self._services.store.ratings_by_day(DAYS)
         last = self._ledger.last()
         examples = sum(self._ledger.example_counts(last.id).values()) if last else 0
         refused = len(self._ledger.refusals(last.id)) if last else 0
@@ -159,7 +160,8 @@ class AdminPage:
         versions = [each for each in [*(row.version for row in reversed(adapters)), BASE] if each != serving]
         return (
             view.last_night_html(last, examples=examples, refused=refused),
-            gr.BarPlot(value=self._ratings()),
+            view.ratings_html(sum(sum(counts) for _, *counts in by_day)),
+            gr.BarPlot(value=_ratings_frame(by_day), visible=any(sum(counts) for _, *counts in by_day)),
             view.runs_html(self._ledger.runs(10)),
             view.adapters_html(adapters, serving=serving),
             gr.update(choices=versions),  # the choice itself stays: a refresh must not undo what somebody is choosing
@@ -169,19 +171,20 @@ class AdminPage:
             view.errors_html(self._services.store.recent_errors(10)),
         )
 
-    def _ratings(self) -> Any:
-        rows = [
-            {"day": datetime.fromisoformat(f"{day}T12:00"), "answers": count, "rating": kind}
-            for day, *counts in self._services.store.ratings_by_day(DAYS)
-            for kind, count in zip(KINDS, counts, strict=True)
-        ]
-        return _frame(rows, ("day", "answers", "rating"))
-
     def _next_night(self) -> str:
         due = next_due(self._services.settings.night.cron, datetime.now(UTC))
         if due is None:
             return "None is scheduled (night.cron is empty)."
         return f"The next one starts {view.when(due.isoformat())}."
+
+
+def _ratings_frame(by_day: Sequence[tuple[str, int, int, int]]) -> Any:
+    rows = [
+        {"day": datetime.fromisoformat(f"{day}T12:00"), "answers": count, "rating": kind}
+        for day, *counts in by_day
+        for kind, count in zip(KINDS, counts, strict=True)
+    ]
+    return _frame(rows, ("day", "answers", "rating"))
 
 
 def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> Any:
@@ -207,9 +210,9 @@ def admin_page(services: Services) -> gr.Blocks:
                     cancel = gr.Button("Cancel this night", visible=False, elem_id="ns-cancel")
             with gr.Column(min_width=320):
                 last = gr.HTML()
-        gr.HTML('<section class="ns-panel"><h2>Ratings and corrections by day</h2></section>')
+        ratings_title = gr.HTML(view.ratings_html(0))
         ratings = gr.BarPlot(
-            x="day", y="answers", color="rating", color_map=KINDS, x_title="", y_title="", height=220, buttons=[], x_bin="1d"
+            x="day", y="answers", color="rating", color_map=KINDS, x_title="", y_title="", height=220, buttons=[], x_bin="1d", visible=False
         )
         adapters = gr.HTML()
         with gr.Row(elem_id="ns-decide", equal_height=False):
@@ -222,7 +225,7 @@ def admin_page(services: Services) -> gr.Blocks:
         runs = gr.HTML()
         errors = gr.HTML()
         live = [facts, tonight, loss, start, cancel]
-        slow = [last, ratings, runs, adapters, version, back, errors]
+        slow = [last, ratings_title, ratings, runs, adapters, version, back, errors]
         blocks.load(page.open, None, [header, *live, *slow], **hidden)
         gr.Timer(LIVE_SECONDS).tick(page.live, None, live, queue=False, **hidden)
         gr.Timer(SLOW_SECONDS).tick(page.slow, None, slow, queue=False, **hidden)

@@ -105,6 +105,12 @@ def read_progress(file: Path) -> list[dict[str, Any]]:
     return thinned if not points or thinned[-1] is points[-1] else [*thinned, points[-1]]
 
 
+def ratings_html(count: int) -> str:
+    """Return the heading of the ratings by day, with a sentence in the place of an empty plot."""
+    empty = '<p class="ns-empty">Nobody has rated or corrected an answer yet.</p>' if not count else ""
+    return _panel("Ratings and corrections by day", empty)
+
+
 def runs_html(runs: Sequence[Run]) -> str:
     """Return the table of nights, newest first."""
     rows = [

@@ -288,6 +288,12 @@ def test_a_second_night_and_a_cancel_without_one_are_one_sentence_each(admin: tu
     own.ledger.finish(run.id, "cancelled", None, "Cancelled by ada.")
 
 
+def test_without_ratings_there_is_a_sentence_and_no_empty_plot(admin: tuple[Any, Any]) -> None:
+    page, request = admin
+    title, ratings = page.open(request)[7:9]
+    assert "Nobody has rated" in title and not ratings.visible
+
+
 def test_the_admin_page_shows_the_loop(admin: tuple[Any, Any], own: Services, ask_of: Callable[..., Turn]) -> None:
     page, request = admin
     turn = ask_of(own, "anna")
@@ -301,13 +307,13 @@ def test_the_admin_page_shows_the_loop(admin: tuple[Any, Any], own: Services, as
         json.dumps({"step": step, "steps": 900, "loss": 2 - step / 900, "tokens_s": 180.0, "eta_s": 60}) for step in range(901)
     ]
     (own.ledger.folder(run.id) / "progress.jsonl").write_text("\n".join(lines) + '\n{"step": 901, "lo', encoding="utf-8")
-    _, facts, tonight, loss, start, cancel, last, ratings, runs, adapters, *_, errors = page.open(request)
+    _, facts, tonight, loss, start, cancel, last, title, ratings, runs, adapters, *_, errors = page.open(request)
     assert "the base model" in facts and "3 pages" in facts
     assert "Step 900 of 900" in tonight and "ada" in tonight
     assert 200 <= len(loss.value["data"]) <= 301 and loss.visible
     assert start["interactive"] is False and cancel["visible"] is True
     assert "HOLD" in last and "12 examples &lt;of&gt; 40." in last
-    assert sum(row[1] for row in ratings.value["data"]) == 1
+    assert sum(row[1] for row in ratings.value["data"]) == 1 and ratings.visible and "Nobody" not in title
     assert run.id in runs and "in service" in adapters
     assert "lost its place" in errors and "anna" in errors
 

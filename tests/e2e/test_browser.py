@@ -205,6 +205,7 @@ def test_an_admin_sees_the_loop_promotes_and_the_chat_shows_the_new_version(
     page.get_by_text("Only 12 of the 40 examples").first.wait_for()
     page.get_by_role("button", name="Promote").click()
     page.get_by_role("alert").get_by_text("No version is chosen").wait_for()
+    bad = page.locator("#ns-notice p").evaluate("it => getComputedStyle(it).color")
     page.get_by_label("Version", exact=True).click()
     page.get_by_role("option", name=version).click()
     page.get_by_role("button", name="Promote").click()
@@ -212,6 +213,7 @@ def test_an_admin_sees_the_loop_promotes_and_the_chat_shows_the_new_version(
     page.get_by_label("Reason (recorded)").fill("It knows the new prices")
     page.get_by_role("button", name="Promote").click()
     page.get_by_text(re.compile(f"{version} answers from now on", re.IGNORECASE)).wait_for()
+    assert page.locator("#ns-notice p").evaluate("it => getComputedStyle(it).color") != bad, "what was done is not red"
     assert services.pool.current == version
     page.get_by_role("link", name="Chat").click()
     ask(page, "What may a room in London cost?")
