@@ -155,7 +155,32 @@ def _m0005_one_time_passwords(db: Database) -> None:
     )
 
 
+def _m0006_grounding(db: Database) -> None:
+    execute_script(
+        db,
+        """
+        ALTER TABLE turns ADD COLUMN searched TEXT NOT NULL DEFAULT '';
+            -- what was searched; '': the question itself (also for turns from before there was this column)
+        ALTER TABLE turns ADD COLUMN collection TEXT NOT NULL DEFAULT '';   -- '': all collections
+        ALTER TABLE answers ADD COLUMN written TEXT;                        -- NULL: the text is what the model wrote
+        ALTER TABLE answers ADD COLUMN checks TEXT NOT NULL DEFAULT '[]';   -- JSON list, as feedback.records.SentenceCheck
+        ALTER TABLE answers ADD COLUMN steps TEXT NOT NULL DEFAULT '[]';    -- JSON list, as feedback.records.Step
+
+        CREATE TABLE open_questions (       -- refused questions that were sent to the document owner
+            turn_id TEXT PRIMARY KEY REFERENCES turns (id) ON DELETE CASCADE,
+            user_id TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+            note TEXT NOT NULL,
+            sent_at TEXT NOT NULL,
+            closed_at TEXT,                 -- NULL: open
+            closed_by TEXT,                 -- the admin's name; NULL: open
+            resolution TEXT                 -- NULL: open
+        ) STRICT;
+        CREATE INDEX open_questions_user ON open_questions (user_id);
+        """,
+    )
+
+
 feedback_migrations = Migrations("feedback")
-for _migration in (_m0001_users, _m0002_turns, _m0003_ratings, _m0004_audit, _m0005_one_time_passwords):
+for _migration in (_m0001_users, _m0002_turns, _m0003_ratings, _m0004_audit, _m0005_one_time_passwords, _m0006_grounding):
     feedback_migrations(name=_migration.__name__.removeprefix("_"))(_migration)
 del _migration

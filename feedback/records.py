@@ -8,7 +8,8 @@ from typing import Literal
 Role = Literal["employee", "admin"]
 Thumb = Literal["up", "down"]
 FinishReason = Literal["stop", "length", "refused", "stopped", "failed", "interrupted"]
-"""stop: the model ended; length: the token limit; refused: below the score threshold, no model called;
+"""stop: the model ended; length: the token limit; refused: below the score threshold (no model called), or not supported by
+the passages after it (Answer.written has what the model wrote);
 stopped: the user stopped it; failed: the engine failed; interrupted: the process died before the answer was recorded."""
 
 REASONS = ("wrong", "incomplete", "no source", "wrong source", "should have refused", "should have answered", "unclear")
@@ -19,7 +20,7 @@ REASONS = ("wrong", "incomplete", "no source", "wrong source", "should have refu
 class Message:
     """One chat message as the model saw it."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "tool"]  # tool: what a tool of the agent gave back
     content: str
 
     def as_dict(self) -> dict[str, str]:
@@ -32,12 +33,41 @@ class Passage:
     """One numbered passage as it stood in a prompt. `number` counts from 1; `score` is in [0, 1]."""
 
     number: int
-    document: str  # path below the documents folder, with forward slashes
+    document: str  # its name in its collection: a path with forward slashes
     document_version: int
     chunk_id: int
     title: str  # page title and heading path, joined with " > "
     text: str
     score: float
+    collection: str = "main"
+    page: int | None = None  # page, slide or sheet, counted from 1; None where the format has none
+    start: int = 0  # offsets in that version of the document; both 0: not known
+    end: int = 0
+    scores: dict[str, float] = field(default_factory=dict)  # of each stage: "fts", "dense", "fused", "rerank", "coverage"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentenceCheck:
+    """One sentence of an answer against the passages: text[start:end], what it cites, and how much of it they hold."""
+
+    start: int
+    end: int
+    cited: tuple[int, ...]  # the passages that it cites, counted from 1
+    support: float  # share in [0, 1] that the cited passages hold (all passages where it cites none)
+    supported: bool
+    number: int | None = None  # the passage that supports it best; None: none does
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of the agent: a thought, or a call of a tool with what came back."""
+
+    name: str  # the tool, or "thought"
+    arguments: dict[str, str | int | float | bool | None] = field(default_factory=dict)
+    result: str = ""
+    messages: tuple[Message, ...] = ()  # what the step added to what the model sees
+    passages: tuple[Passage, ...] = ()  # what it found; numbers go on from those before
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +85,8 @@ class NewTurn:
     engine: str  # name and build, e.g. "llama_cpp 2026.10.11549"
     sampling: dict[str, float | int | str]
     history: bool
+    searched: str = ""  # what was searched, where that is not the question itself
+    collection: str = ""  # "": all collections
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +100,14 @@ class Answer:
     ttft_s: float | None = None
     total_s: float = 0.0
     error: str | None = None
+    written: str | None = None  # what the model wrote, where `text` differs from it
+    checks: tuple[SentenceCheck, ...] = ()
+    steps: tuple[Step, ...] = ()  # of the agent, in order
+
+    @property
+    def found(self) -> tuple[Passage, ...]:
+        """The passages that the agent's steps found."""
+        return tuple(passage for step in self.steps for passage in step.passages)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +118,27 @@ class Turn:
     asked: NewTurn
     answer: Answer | None
     created_at: str  # ISO 8601, UTC
+
+    @property
+    def passages(self) -> tuple[Passage, ...]:
+        """Every passage that the model was given: with the question, and by the agent's steps."""
+        return (*self.asked.passages, *(self.answer.found if self.answer else ()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenQuestion:
+    """A refused question that its asker sent to the document owner. `closed_at` is "" while it is open."""
+
+    turn_id: str
+    user_id: str
+    user_name: str
+    question: str
+    note: str
+    closest: tuple[str, ...]  # names of the documents that came closest
+    sent_at: str
+    closed_at: str = ""
+    closed_by: str = ""
+    resolution: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from sqlite_utils.utils import sqlite3
 
 from feedback.errors import StoreError, UnknownTurn, UnknownUser
 from feedback.part import StorePart, storable
-from feedback.records import Answer, Message, NewTurn, Passage, Turn
+from feedback.records import Answer, Message, NewTurn, Passage, SentenceCheck, Step, Turn
 
 INTERRUPTED = "The process ended before the answer was recorded."
 """The error of an answer that `mark_interrupted` writes."""
@@ -25,7 +25,7 @@ TURN_COLUMNS = """
     turns.id, turns.conversation_id, turns.user_id, turns.question, turns.messages, turns.passages, turns.base_model,
     turns.base_hash, turns.adapter, turns.engine, turns.sampling, turns.history, turns.created_at,
     answers.text, answers.finish_reason, answers.prompt_tokens, answers.completion_tokens, answers.ttft_s, answers.total_s,
-    answers.error
+    answers.error, turns.searched, turns.collection, answers.written, answers.checks, answers.steps
 """
 """What `turn_from_row` reads, of `turns LEFT JOIN answers`."""
 
@@ -91,6 +91,8 @@ class TurnStore(StorePart):
             "engine": asked.engine,
             "sampling": _json(asked.sampling),
             "history": int(asked.history),
+            "searched": storable(asked.searched),
+            "collection": asked.collection,
             "process_id": os.getpid(),
             "created_at": self._now(),
         }
@@ -195,6 +197,9 @@ def turn_from_row(row: dict[str, Any]) -> Turn:
             ttft_s=row["ttft_s"],
             total_s=row["total_s"],
             error=row["error"],
+            written=row["written"],
+            checks=tuple(SentenceCheck(**{**check, "cited": tuple(check["cited"])}) for check in json.loads(row["checks"])),
+            steps=tuple(_step(step) for step in json.loads(row["steps"])),
         )
     asked = NewTurn(
         conversation_id=row["conversation_id"],
@@ -208,13 +213,28 @@ def turn_from_row(row: dict[str, Any]) -> Turn:
         engine=row["engine"],
         sampling=json.loads(row["sampling"]),
         history=bool(row["history"]),
+        searched=row["searched"],
+        collection=row["collection"],
     )
     return Turn(id=row["id"], asked=asked, answer=answer, created_at=row["created_at"])
+
+
+def _step(step: dict[str, Any]) -> Step:
+    return Step(
+        **{
+            **step,
+            "messages": tuple(Message(**message) for message in step["messages"]),
+            "passages": tuple(Passage(**passage) for passage in step["passages"]),
+        }
+    )
 
 
 def _insert_answer(db: Database, turn_id: str, answer: Answer, *, now: str) -> None:
     row = {**asdict(answer), "turn_id": turn_id, "text": storable(answer.text), "created_at": now}
     row["error"] = None if answer.error is None else storable(answer.error)
+    row["written"] = None if answer.written is None else storable(answer.written)
+    row["checks"] = _json(row["checks"])
+    row["steps"] = _json(row["steps"])
     _insert(db, "answers", row)
 
 

@@ -16,7 +16,7 @@ from feedback.migrations import feedback_migrations
 from feedback.records import User
 from feedback.store import FeedbackStore
 
-TABLES = {"users", "sessions", "conversations", "turns", "answers", "ratings", "corrections", "audit"}
+TABLES = {"users", "sessions", "conversations", "turns", "answers", "ratings", "corrections", "audit", "open_questions"}
 
 
 @pytest.fixture
