@@ -212,7 +212,16 @@ def admin_page(services: Services) -> gr.Blocks:
                 last = gr.HTML()
         ratings_title = gr.HTML(view.ratings_html(0))
         ratings = gr.BarPlot(
-            x="day", y="answers", color="rating", color_map=KINDS, x_title="", y_title="", height=220, buttons=[], x_bin="1d", visible=False
+            x="day",
+            y="answers",
+            color="rating",
+            color_map=KINDS,
+            x_title="",
+            y_title="",
+            height=220,
+            buttons=[],
+            x_bin="1d",
+            visible=False,
         )
         adapters = gr.HTML()
         with gr.Row(elem_id="ns-decide", equal_height=False):

@@ -118,7 +118,7 @@ def test_processes_that_open_a_new_file_at_once_all_get_the_whole_schema(
     assert results == [("done\n", "")] * 4
     db = connect(path, [feedback_migrations])
     assert ours(db) == TABLES
-    assert len(feedback_migrations.applied(db)) == 5
+    assert len(feedback_migrations.applied(db)) == 6
     assert db["audit"].count == 4
 
 
@@ -149,6 +149,10 @@ def test_deleting_a_user_takes_all_that_he_said_with_him(
         store.rate(turn_id, user.id, "up", comment="well said")
         store.correct(turn_id, user.id, "€150")
         store.open_session(user.id)
+        with store._connections.write() as db:
+            db.execute(
+                "INSERT INTO open_questions (turn_id, user_id, note, sent_at) VALUES (?, ?, '', 'now')", [turn_id, user.id]
+            )
     with store._connections.write() as db:
         db.execute("DELETE FROM users WHERE id = ?", [ada.id])
     tables = sorted(TABLES - {"audit"})
