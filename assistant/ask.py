@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import getpass
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from assistant.chat import Done, Piece, Sources
 from assistant.config import Settings
+from assistant.grounding import closest_pages
 from assistant.home import Home
 from assistant.services import Services, open_services
 from feedback.errors import EngineError, UnknownUser
-from feedback.records import Turn
-from feedback.wording import cited_numbers
+from feedback.records import Answer, Turn
+from feedback.wording import cited_numbers, is_refusal
 
 
 def local_user(services: Services) -> str:
@@ -51,13 +52,33 @@ def ask_once(home: Home, settings: Settings, question: str, *, write: Callable[[
 
 
 def source_lines(turn: Turn) -> str:
-    """Return the sources of an answer as lines of text: cited ones marked, then adapter and times."""
+    """Return what stands under an answer as lines of text: what does not hold, the sources (cited ones marked), how it came.
+
+    Under a refusal stand the closest pages.
+    """
     answer = turn.answer
-    cited = cited_numbers(answer.text) if answer else ()
-    lines = [
-        f"{'*' if passage.number in cited else ' '} [{passage.number}] {passage.title}  ({passage.document})"
-        for passage in turn.asked.passages
-    ]
+    lines: list[str] = []
+    if answer and is_refusal(answer.text):
+        if answer.finish_reason == "refused" and answer.written is not None:
+            lines.append(f"The documents do not hold what the model wrote, so the answer is: {answer.text}")
+        closest = closest_pages(turn.passages)
+        lines.extend(["Closest pages:"] if closest else [])
+        lines.extend(f"  {title}  ({document})" for document, title in closest)
+    else:
+        cited = cited_numbers(answer.text) if answer else ()
+        lines.extend(_doubts(answer) if answer else ())
+        lines.extend(
+            f"{'*' if passage.number in cited else ' '} [{passage.number}] {passage.title}  ({passage.document})"
+            for passage in turn.passages
+        )
     first = f", first token after {answer.ttft_s:.2f} s" if answer and answer.ttft_s is not None else ""
     lines.append(f"  answered by {turn.asked.adapter} of {turn.asked.base_model}{first}")
     return "\n".join(lines)
+
+
+def _doubts(answer: Answer) -> Iterator[str]:
+    """Give a line for each sentence that its sources do not hold."""
+    for each in answer.checks:
+        if not each.supported:
+            where = f", but in [{each.number}]" if each.number is not None else ""
+            yield f'"{answer.text[each.start : each.end]}" (not found in the sources{" it cites" if where else ""}{where})'

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from assistant.engines.base import CanaryReading, Engine, LoadedAdapter
+from assistant.engines.base import Engine, LoadedAdapter
 from feedback.errors import CorruptAdapter
 from feedback.records import Message
 
@@ -107,14 +107,6 @@ def recorded_in(folder: Path) -> dict[str, Any] | None:
     if isinstance(found, dict) and {"build", "readings"} <= found.keys() and len(found["readings"]) == len(PROMPTS):
         return found
     return None
-
-
-def readings_of(data: Mapping[str, Any]) -> Sequence[CanaryReading]:
-    """Turn recorded data back into readings."""
-    return [
-        CanaryReading(prompt=row["prompt"], logprobs={int(token): value for token, value in row["logprobs"].items()})
-        for row in data["readings"]
-    ]
 
 
 def _processor() -> str:

@@ -1,4 +1,4 @@
-"""Asks and answers: retrieve, build the prompt, stream from one adapter version, record what happened.
+"""Asks and answers: retrieve, build the prompt, stream from one adapter version, settle the answer, record what happened.
 
 The turn is committed before the model is called and its answer in `finally`, so a stopped stream, a failed engine and a
 killed process all leave a record.
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from assistant.engines.base import ChatRequest, Delta, Engine
+from assistant.grounding import CitationFilter, settle
 from assistant.pool import AdapterPool
 from assistant.prompt import Prepared, PromptBuilder, check_question
 from feedback.errors import EngineError, NotYourTurn, QueueFull
-from feedback.records import Answer, FinishReason, Message, NewTurn, Passage, Turn
+from feedback.records import Answer, FinishReason, Message, NewTurn, Passage, Step, Turn
 from feedback.store import FeedbackStore
 from feedback.wording import REFUSAL
 
@@ -32,7 +33,7 @@ class Sources:
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """A piece of the answer's text."""
+    """A piece of the answer's text. The stored answer is these pieces joined, unless it was refused after them."""
 
     text: str
 
@@ -48,17 +49,41 @@ ChatEvent = Sources | Piece | Done
 
 
 @dataclass
-class _Writing:
-    """An answer while it is written."""
+class Writing:
+    """An answer while it is written, from any source of deltas: an engine, or an agent that ends in one."""
 
+    question: str
+    passages: tuple[Passage, ...]  # all that the model was given when its answer begins
     started: float
-    text: list[str] = field(default_factory=list)
+    steps: tuple[Step, ...] = ()
+    text: list[str] = field(default_factory=list)  # as the model wrote it
     ttft_s: float | None = None
     last: Delta | None = None
-    finish_reason: FinishReason = "stopped"
+    finish_reason: FinishReason = "stopped"  # until the last delta, or a failure, says otherwise
     error: str | None = None
 
-    def take(self, delta: Delta) -> None:
+    def stream(self, deltas: Iterable[Delta]) -> Iterator[Piece]:
+        """Give the pieces that may be shown; a failure is recorded, not raised. Closed half-way, the answer was stopped."""
+        citations = CitationFilter(max((passage.number for passage in self.passages), default=0))
+        try:
+            for delta in deltas:
+                self._take(delta)
+                if piece := citations.feed(delta.text):
+                    yield Piece(text=piece)
+        except EngineError as error:
+            self.finish_reason, self.error = "failed", str(error)
+        except Exception as error:  # the outer edge of an answer: the record must say that it failed
+            self.finish_reason, self.error = "failed", f"{type(error).__name__}: {error}"
+        if piece := citations.flush():
+            yield Piece(text=piece)
+
+    def refuse(self) -> Iterator[Piece]:
+        """Answer with the standard refusal, no model asked."""
+        self.text.append(REFUSAL)
+        self.finish_reason = "refused"
+        yield Piece(text=REFUSAL)
+
+    def _take(self, delta: Delta) -> None:
         if delta.text:
             self.ttft_s = self.ttft_s if self.ttft_s is not None else time.perf_counter() - self.started
             self.text.append(delta.text)
@@ -67,14 +92,19 @@ class _Writing:
             self.finish_reason = delta.finish_reason
 
     def answer(self) -> Answer:
+        """Settle what was written, and return it as it is stored."""
+        settled = settle("".join(self.text), self.passages, self.question, finish_reason=self.finish_reason)
         return Answer(
-            text="".join(self.text).strip(),
-            finish_reason=self.finish_reason,
+            text=settled.text,
+            finish_reason="refused" if settled.refused else self.finish_reason,
             prompt_tokens=self.last.prompt_tokens if self.last else 0,
             completion_tokens=self.last.completion_tokens if self.last else 0,
             ttft_s=self.ttft_s,
             total_s=time.perf_counter() - self.started,
             error=self.error,
+            written=settled.written,
+            checks=settled.checks,
+            steps=self.steps,
         )
 
 
@@ -116,25 +146,13 @@ class Chat:
             prepared = self._prompts.prepare(question, past)
             turn_id = self._store.begin_turn(self._new_turn(conversation_id, user_id, prepared, lease.version, history))
             yield Sources(turn_id=turn_id, passages=prepared.passages, adapter=lease.version)
-            writing = _Writing(started)
+            writing = Writing(question=prepared.question, passages=prepared.passages, started=started)
             try:
                 if prepared.refused:
-                    writing.text.append(REFUSAL)
-                    writing.finish_reason = "refused"
-                    yield Piece(text=REFUSAL)
+                    yield from writing.refuse()
                 else:
                     request = ChatRequest(messages=prepared.messages, max_tokens=self._max_tokens)
-                    for delta in self._engine.stream(request, lease.adapter):
-                        writing.take(delta)
-                        if delta.text:
-                            yield Piece(text=delta.text)
-            except GeneratorExit:
-                writing.finish_reason = "stopped"
-                raise
-            except EngineError as error:
-                writing.finish_reason, writing.error = "failed", str(error)
-            except Exception as error:  # the outer edge of an answer: the record must say that it failed
-                writing.finish_reason, writing.error = "failed", f"{type(error).__name__}: {error}"
+                    yield from writing.stream(self._engine.stream(request, lease.adapter))
             finally:
                 self._store.finish_turn(turn_id, writing.answer())
         yield Done(turn=self._store.turn(turn_id))

@@ -46,7 +46,7 @@ def serve(
     sample: Annotated[
         bool, typer.Option("--sample", help="On a home without settings: serve the sample company's handbook.")
     ] = False,
-    port: Annotated[int | None, typer.Option(help="Port to serve on, instead of the setting.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to serve on, instead of the setting.")] = None,
 ) -> None:
     """Serve the pages, keep the clock of the nights, and swap adapters under running traffic."""
     from assistant.server import serve as run
@@ -104,13 +104,14 @@ def night(
 
 @app.command()
 def demo(
+    context: typer.Context,
     documents: Annotated[
         Path | None, typer.Option(help="A folder of Markdown or text pages (default: the sample company).")
     ] = None,
     questions: Annotated[Path | None, typer.Option(help="JSONL of questions with accepted answers and sources.")] = None,
     split_by: Annotated[str, typer.Option(help="Field whose values are kept whole in one half of the split.")] = "fact",
     minutes: Annotated[
-        float | None, typer.Option(help="Time budget of the whole story (default: 30, or 10 with --quick).")
+        float | None, typer.Option(min=0.1, help="Time budget of the whole story (default: 30, or 10 with --quick).")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="The short story.")] = False,
     keep: Annotated[
@@ -121,11 +122,13 @@ def demo(
     """Play the whole story in a throw-away home: ask, rate, correct, learn, examine, and show before and after."""
     from assistant.demo import Story, play
 
+    if context.obj is not None:
+        raise typer.BadParameter(f"the demo plays in a home of its own: use --keep {context.obj} to choose it, not --home")
     if (documents is None) != (questions is None):
         raise typer.BadParameter("--documents and --questions go together")
-    story = Story(
-        documents=documents, questions=questions, split_by=split_by, minutes=minutes or (10.0 if quick else 30.0), keep=keep
-    )
+    if minutes is None:
+        minutes = 10.0 if quick else 30.0
+    story = Story(documents=documents, questions=questions, split_by=split_by, minutes=minutes, keep=keep)
     result = play(story)
     if as_json:
         emit(result.as_dict())

@@ -16,6 +16,11 @@ runs = typer.Typer(help="The ledger of nights.", no_args_is_help=True)
 adapters = typer.Typer(help="The adapters: what serves, what could.", no_args_is_help=True)
 users = typer.Typer(help="Who may log in.", no_args_is_help=True)
 
+FOLLOWS = (
+    "A running server follows within two seconds and says so in /health; one that refuses it goes back to what it serves, and "
+    "says why on the admin page."
+)
+
 
 def _documents(context: typer.Context):  # type: ignore[no-untyped-def]
     from assistant.documents.store import DocumentStore
@@ -183,17 +188,17 @@ def adapters_promote(
     reason: Annotated[str, typer.Option(help="Why; kept with the overruling.")],
     by: Annotated[str, typer.Option(help="Who decides.")] = "command line",
 ) -> None:
-    """Put an adapter into service, overruling the gate; a running server follows within a second or two."""
+    """Put an adapter into service, overruling the gate; a running server follows within two seconds."""
     if not reason.strip():
         raise NightschoolError("A promotion by hand needs a reason: --reason '…'.")
     _registry(context).promote(version, by=by, reason=reason, overruled=True)
-    print(f"{version} is in service.")
+    print(f"{version} is promoted. {FOLLOWS}")
 
 
 @adapters.command("rollback")
 def adapters_rollback(context: typer.Context, by: Annotated[str, typer.Option(help="Who decides.")] = "command line") -> None:
     """Put back what served before."""
-    print(f"{_registry(context).rollback(by=by)} is in service again.")
+    print(f"Rolled back to {_registry(context).rollback(by=by)}. {FOLLOWS}")
 
 
 @users.command("add")
@@ -211,6 +216,16 @@ def users_add(
     home, _ = opened(context)
     user = FeedbackStore(home.db).add_user(name, password, "admin" if admin else "employee")
     print(f"{user.name} may log in as {user.role}.")
+
+
+@users.command("reset")
+def users_reset(context: typer.Context, name: Annotated[str, typer.Argument(help="The login name.")]) -> None:
+    """Give somebody a new one-time password; his old one and all of his logins end."""
+    from assistant.one_time import OneTimePasswords
+
+    home, _ = opened(context)
+    password = OneTimePasswords(home.db).reset(name, by="command line")
+    print(f"{name} / {password}   (a one-time password: it is replaced at the next login; all other logins have ended)")
 
 
 @users.command("list")

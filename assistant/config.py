@@ -76,7 +76,10 @@ class NightSettings(_Section):
     examined: int = Field(default=150, ge=2, description="most questions of one examination, sampled by fact past that")
     perplexity: bool = Field(default=True, description="also measure the perplexity of the right answers (torch)")
     max_per_user: float = Field(
-        default=1.0, gt=0, le=1, description="largest share of the examples that one person can contribute"
+        default=0.5,
+        gt=0,
+        le=1,
+        description="largest share of the usable examples that one person can contribute; no cap with fewer than 3 raters",
     )
     rank: int = Field(default=16, ge=1, le=256)
     learning_rate: float = Field(default=5e-4, gt=0)

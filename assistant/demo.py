@@ -11,6 +11,7 @@ import itertools
 import json
 import random
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -213,7 +214,7 @@ def _take_pages_away(rows: list[QuestionRow]) -> tuple[list[QuestionRow], list[s
 
 @contextlib.contextmanager
 def _throw_away_home(keep: Path | None) -> Iterator[Home]:
-    """Make an empty home that shares the imported base models of the user's own home."""
+    """Make an empty home that shares the imported base models of the user's own home; a failure leaves it for a look."""
     own, settings = load()
     announce_import(own, settings)
     if keep is not None:
@@ -223,12 +224,17 @@ def _throw_away_home(keep: Path | None) -> Iterator[Home]:
         root.mkdir(parents=True, exist_ok=True)
     else:
         root = Path(tempfile.mkdtemp(prefix="nightschool-demo-"))
+    remove = keep is None
     try:
         if not (root / "models").exists():
             (root / "models").symlink_to(own.models)
         yield Home(root)
+    except Exception:
+        remove = False  # what failed names logs in it
+        print(f"The demo failed; its home is kept: {root}", file=sys.stderr, flush=True)
+        raise
     finally:
-        if keep is None:
+        if remove:
             shutil.rmtree(root, ignore_errors=True)
 
 

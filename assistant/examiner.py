@@ -20,10 +20,12 @@ from typing import Any
 from assistant.canary import record
 from assistant.config import Settings
 from assistant.engines.base import AdapterVersion, ChatRequest, Engine, LoadedAdapter
+from assistant.grounding import settle
 from assistant.home import Home
 from assistant.prompt import Prepared
 from assistant.services import open_engine, open_prompts
 from feedback.errors import NightschoolError
+from feedback.records import FinishReason
 from feedback.wording import REFUSAL
 from training.measures import Scored, score_answer, summarise
 from training.questions import QuestionRow, load_questions
@@ -84,15 +86,17 @@ class Judged:
 
 
 def answer_once(engine: Engine, loaded: LoadedAdapter, prepared: Prepared, row: QuestionRow, *, max_tokens: int) -> Judged:
-    """Answer one prepared question as the chat does, and judge it."""
+    """Answer one prepared question as the chat does, settled as the chat settles it, and judge it."""
     started = time.perf_counter()
     text, tokens = REFUSAL, 0
     if not prepared.refused:
         pieces: list[str] = []
+        finish_reason: FinishReason = "stopped"
         for delta in engine.stream(ChatRequest(messages=prepared.messages, max_tokens=max_tokens), loaded):
             pieces.append(delta.text)
             tokens = delta.completion_tokens or tokens
-        text = "".join(pieces).strip()
+            finish_reason = delta.finish_reason or finish_reason
+        text = settle("".join(pieces), prepared.passages, prepared.question, finish_reason=finish_reason).text
     return Judged(
         text=text,
         seconds=time.perf_counter() - started,

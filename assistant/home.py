@@ -73,12 +73,3 @@ class Home:
             yield
         finally:
             lock.close()
-
-    def is_served(self) -> bool:
-        """Say whether a server holds this home now."""
-        with (self.root / "serve.lock").open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return True
-        return False

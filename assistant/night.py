@@ -22,12 +22,14 @@ from typing import Any, Literal
 from assistant.config import Settings
 from assistant.documents.store import DocumentStore
 from assistant.engines.base import BASE_VERSION
+from assistant.engines.template import ChatTemplate
 from assistant.examiner import Contestant, Request, scored_of
 from assistant.hardware import cores
 from assistant.home import Home
 from assistant.models import open_base
 from assistant.progress import Progress
 from assistant.prompt import INSTRUCTIONS
+from assistant.services import engine_context
 from feedback.errors import RunError
 from feedback.store import FeedbackStore
 from training.curation import Example, Refusal, curate
@@ -38,13 +40,15 @@ from training.heldout import hold_out, sample_by_fact
 from training.measures import by_fact
 from training.questions import QuestionRow, load_questions
 from training.recipe import Recipe
-from training.registry import AdapterRegistry
-from training.runs import RunLedger, night_lock
+from training.registry import AdapterRegistry, ServingChanged
+from training.runs import RunLedger, Verdict, actor, night_lock
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "xllamacpp", "gguf")
 HANG_SECONDS = 900.0
 """A subprocess that reports nothing for so long is taken for hung, and killed."""
 REFUSAL_MARGIN, REFUSALS_NEEDED = 0.15, 10
+BEAT_SECONDS = 3.0
+"""Between two signs of life: each is a transaction that reaches the disk."""
 GRACE_SECONDS = 60.0
 """How long a subprocess that is asked to end may take to write its checkpoint."""
 
@@ -128,6 +132,7 @@ class _Night:
         self.registry = AdapterRegistry(home.db, home.adapters)
         self.examinations = ExaminationStore(home.db)
         self.base = open_base(home.models, settings.engine.base_model)
+        self.step, self.beaten = 0, 0.0  # training steps done; when the last sign of life was given
 
     def play(self) -> NightReport:
         """Play the night from curation to promotion."""
@@ -160,21 +165,29 @@ class _Night:
         }
         candidate = self.registry.publish(self.folder / "adapter", manifest, status[decision.verdict], self.run_id)
         self.examinations.save(self.run_id, {"contestants": results, "decision": decision.as_dict()})
-        if decision.verdict == "PROMOTE":
-            self.registry.promote(candidate, by=f"night {self.run_id}", reason=decision.reason, overruled=False)
-        self.ledger.finish(self.run_id, "succeeded", decision.verdict, decision.reason)
+        verdict, reason = self.settle(candidate, decision, serving)
+        self.ledger.finish(self.run_id, "succeeded", verdict, reason)
         self.show(Progress(stage="Done", share=1.0))
         return NightReport(
             run_id=self.run_id,
             outcome="succeeded",
-            verdict=decision.verdict,
-            reason=decision.reason,
+            verdict=verdict,
+            reason=reason,
             candidate=candidate,
             examples=snapshot.rows,
             refused_examples=len(refusals),
             summaries={name: result["summary"] for name, result in results.items()},
             decision=decision,
         )
+
+    def settle(self, candidate: str, decision: Decision, serving: str) -> tuple[Verdict, str]:
+        """Put a candidate that passed into service; returns the verdict, a HOLD where somebody moved what serves meanwhile."""
+        if decision.verdict == "PROMOTE":
+            try:
+                self.registry.promote(candidate, by=actor(self.run_id), reason=decision.reason, overruled=False, expected=serving)
+            except ServingChanged as changed:
+                return "HOLD", f"{changed} {candidate} was examined against {serving}: an admin may still promote it."
+        return decision.verdict, decision.reason
 
     def curate(self) -> tuple[list[Example], list[QuestionRow], list[Refusal]]:
         """Turn the ratings into examples, and choose the questions; too little of either is a HOLD."""
@@ -183,10 +196,14 @@ class _Night:
         rated = FeedbackStore(self.home.db).rated_turns()
         sealed = load_questions(Path(night.questions)) if night.questions else []
         documents = DocumentStore(self.home.documents_db)
+        template = ChatTemplate(self.base.hf_dir)
         curated = curate(
             rated,
             sealed_questions=[row.question for row in sealed],
-            max_per_user=max(1, int(night.max_per_user * len(rated))),
+            max_share=night.max_per_user,
+            # as the engines count: up to a few tokens more than the trainer, which refuses a whole night for one long row
+            count_tokens=lambda messages: len(template.encode(messages)),
+            max_tokens=engine_context(self.settings),
             current_versions={str(row["path"]): int(str(row["version"])) for row in documents.describe()},
         )
         self.ledger.record_curation(self.run_id, curated.examples, curated.refusals)
@@ -211,10 +228,10 @@ class _Night:
             )
         return examples, chosen, curated.refusals
 
-    def train(self) -> Recipe:
-        """Train in a subprocess within the time budget."""
+    def recipe(self) -> Recipe:
+        """Return the recipe of these settings; what an engine can hold is what can be trained on."""
         night = self.settings.night
-        recipe = Recipe(
+        return Recipe(
             base=str(self.base.hf_dir),
             base_name=self.base.name,
             rank=night.rank,
@@ -223,10 +240,15 @@ class _Night:
             batch_size=night.batch,
             epochs=night.epochs,
             minutes=night.minutes,
+            max_length=engine_context(self.settings),
             max_steps=night.max_steps or None,
             seed=night.seed,
             threads=cores(),
         )
+
+    def train(self) -> Recipe:
+        """Train in a subprocess within the time budget."""
+        recipe = self.recipe()
         (self.folder / "config.json").write_text(recipe.to_json(), encoding="utf-8")
         self._watch("training.trainer", "trainer.log", self._training_progress, stage="Training")
         return recipe
@@ -320,15 +342,25 @@ class _Night:
                 if found is not None and repr(found) != last:
                     moved, last = time.monotonic(), repr(found)
                     self.show(found)
-                self.ledger.beat(self.run_id, round(found.share * 1000) if found else 0)
+                self._beat(found)
                 if self.ledger.cancel_requested(self.run_id):
                     raise _Ended("cancelled", None, f"Cancelled while {stage.lower()}; what serves is unchanged.")
                 if time.monotonic() - moved > HANG_SECONDS:
                     raise RunError(f"{stage} reported nothing for {HANG_SECONDS / 60:.0f} minutes and was stopped: see {path}.")
         finally:
             _end(process)
+        self.beaten = 0.0  # the last step of a stage is told however soon it comes
+        self._beat(read())
         if process.returncode != 0:
             raise RunError(f"{stage} failed: {_last_line(path) or f'exit code {process.returncode}'} (see {path}).")
+
+    def _beat(self, found: Progress | None) -> None:
+        """Give a sign of life with the training step, unless one was given a moment ago."""
+        if found is not None and found.step is not None:
+            self.step = found.step
+        if time.monotonic() - self.beaten >= BEAT_SECONDS:
+            self.ledger.beat(self.run_id, self.step)
+            self.beaten = time.monotonic()
 
     def _training_progress(self) -> Progress | None:
         line = _last_line(self.folder / "progress.jsonl")
@@ -336,7 +368,7 @@ class _Night:
             data = json.loads(line)
             share = data["step"] / max(1, data["steps"])
             detail = f"step {data['step']}/{data['steps']}, loss {data['loss']:.3f}, {data['tokens_s']:.0f} tokens/s"
-            return Progress(stage="Training", share=share, detail=detail, eta_s=data.get("eta_s"))
+            return Progress(stage="Training", share=share, detail=detail, eta_s=data.get("eta_s"), step=int(data["step"]))
         except (ValueError, KeyError, TypeError):
             return None
 

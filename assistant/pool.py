@@ -6,6 +6,7 @@ checks the next version beside the serving one, and only then moves the pointer;
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,9 @@ from typing import Any
 
 from assistant import canary
 from assistant.engines.base import BASE_VERSION, AdapterVersion, Engine, LoadedAdapter
+from feedback.errors import NightschoolError
+
+_log = logging.getLogger(__name__)
 
 Verify = Callable[[str], AdapterVersion]
 
@@ -189,10 +193,13 @@ class AdapterPool:
         return self._base_reading
 
     def _unload_idle(self) -> None:
-        """Unload every version that is neither current nor previous and answers nobody."""
+        """Unload every version that is neither current nor previous and answers nobody; one that will not go is only logged."""
         with self._lock:
             kept = (self._current, self._previous)
             idle = [entry for entry in self._entries if entry.answering == 0 and entry not in kept]
             self._entries = [entry for entry in self._entries if entry not in idle]
         for entry in idle:  # out of the lock: it may wait for a stopped stream to end
-            self._engine.unload(entry.loaded)
+            try:
+                self._engine.unload(entry.loaded)
+            except NightschoolError as error:  # the swap (or the answer) that brought us here is done all the same
+                _log.warning("%s was not unloaded: %s", entry.version, error)

@@ -11,12 +11,16 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a stage is. `share` is in [0, 1]; `eta_s` is seconds for this stage, None when it cannot be told."""
+    """How far a stage is. `share` is in [0, 1]; `eta_s` is seconds for this stage, None when it cannot be told.
+
+    `step` counts training steps done; None in the other stages.
+    """
 
     stage: str
     share: float
     detail: str = ""
     eta_s: float | None = None
+    step: int | None = None
 
 
 class NightBar:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
+import logging
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from assistant.config import Settings
 from assistant.home import Home
+from assistant.one_time import OneTimePasswords
 from assistant.services import Services, open_services
 from assistant.web.app import create_app
 from feedback.errors import DocumentError, NightschoolError
 from training.schedule import NightClock
+
+_log = logging.getLogger(__name__)
 
 FIRST_ADMIN = "admin"
 FOLLOW_SECONDS = 1.0
@@ -34,21 +38,30 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def first_login(services: Services) -> str | None:
-    """Make the first admin when nobody may log in yet; returns the one-time password to print.
+def first_login(passwords: OneTimePasswords) -> tuple[str, str] | None:
+    """Make the first admin when there is none yet; returns his name and the one-time password to print.
 
-    What is printed ends up in logs and terminals: it is good for the first login, which replaces it.
+    What is printed ends up in logs and terminals: it is good for the first login, which replaces it. An only admin who has
+    not logged in since gets another one, because the first may be lost.
     """
-    if services.store.users():
-        return None
-    password = secrets.token_urlsafe(12)
-    services.store.add_user(FIRST_ADMIN, password, "admin", one_time=True)
-    return password
+    users = passwords.users()
+    admins = [user for user in users if user.role == "admin"]
+    if not admins:
+        taken = {user.name.casefold() for user in users}
+        names = (FIRST_ADMIN, *(f"{FIRST_ADMIN}{number}" for number in range(2, len(users) + 2)))
+        name = next(each for each in names if each not in taken)
+        return name, passwords.add(name, "admin")
+    if len(admins) == 1 and admins[0].must_change_password:
+        return admins[0].name, passwords.reset(admins[0].name, by="server")
+    return None
 
 
 def set_up(services: Services) -> list[str]:
     """Bring a home up to date before it serves; returns sentences about what was found."""
     said: list[str] = []
+    if services.refused:
+        services.put_back(services.refused)
+        said.append(f"{services.refused.reason} In service: {services.pool.current or 'nothing'}.")
     interrupted = services.store.mark_interrupted()
     if interrupted:
         said.append(f"{interrupted} answers were cut off when the last server died; their questions are kept.")
@@ -72,12 +85,15 @@ def following(services: Services) -> Iterator[None]:
     stop = threading.Event()
 
     def follow() -> None:
-        refused = ""
+        looked_at = -1
         while not stop.wait(FOLLOW_SECONDS):
-            wanted = services.registry.current()
-            if wanted == refused:
-                continue  # said once; a new promotion is looked at anew
-            refused = wanted if services.follow_registry() else ""
+            try:
+                moves = services.registry.moves()
+                if moves != looked_at:  # what was refused once is not loaded again every second
+                    services.follow_registry()
+                looked_at = moves
+            except Exception as error:  # the outer edge of the thread: a disk that is full for a minute must not end it
+                _log.warning("The registry could not be followed (%s): it is tried again.", error)
 
     thread = threading.Thread(target=follow, daemon=True, name="follow-registry")
     thread.start()
@@ -88,16 +104,39 @@ def following(services: Services) -> Iterator[None]:
         thread.join(timeout=30)
 
 
-class _Server(uvicorn.Server):
-    """Prints where it serves once it really does."""
+class Server(uvicorn.Server):
+    """Says what was found and where it serves once it really does; a first login is made only then, as it is shown once."""
 
-    def __init__(self, config: uvicorn.Config, lines: list[str]) -> None:
-        super().__init__(config)
+    def __init__(self, app: FastAPI, lines: list[str], passwords: OneTimePasswords) -> None:
+        super().__init__(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
         self._lines = lines
+        self._passwords = passwords
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and print the lines."""
         await super().startup(sockets)
+        if self.should_exit:
+            return
+        login = first_login(self._passwords)
+        if login:
+            self._lines.append(
+                f"First login: {login[0]} / {login[1]}   (a one-time password: you choose your own when you log in)"
+            )
         print("\n".join(self._lines), flush=True)
+
+
+def build(services: Services) -> tuple[Server, NightClock]:
+    """Bring the home up to date and build what serves it; nothing runs yet. Raises SettingsError for a bad night.cron."""
+    clock = NightClock(services.settings.night.cron, services.ledger, lambda slot: services.start_night("schedule", slot=slot))
+    app = create_app(services)
+    lines = set_up(services)
+    documents = len(services.documents.paths())
+    lines.append(f"Nightschool answers from {documents} documents with {services.pool.current} on {services.engine.name}.")
+    if not documents:
+        lines.append("There are no documents yet: set documents.folder, or `nightschool documents add FOLDER`.")
+    server = services.settings.server
+    lines.append(f"Open http://{server.host}:{server.port}")
+    return Server(app, lines, OneTimePasswords(services.home.db)), clock
 
 
 def serve(home: Home, settings: Settings) -> None:
@@ -107,20 +146,10 @@ def serve(home: Home, settings: Settings) -> None:
         bind(settings.server.host, settings.server.port) as listening,
         open_services(home, settings) as services,
     ):
-        lines = set_up(services)
-        documents = len(services.documents.paths())
-        password = first_login(services)
-        lines.append(f"Nightschool answers from {documents} documents with {services.pool.current} on {services.engine.name}.")
-        if not documents:
-            lines.append("There are no documents yet: set documents.folder, or `nightschool documents add FOLDER`.")
-        lines.append(f"Open http://{settings.server.host}:{settings.server.port}")
-        if password:
-            lines.append(f"First login: {FIRST_ADMIN} / {password}   (a one-time password: you choose your own when you log in)")
-        clock = NightClock(settings.night.cron, services.ledger, lambda slot: services.start_night("schedule", slot=slot))
-        config = uvicorn.Config(create_app(services), log_level="warning", timeout_graceful_shutdown=5)
+        server, clock = build(services)
         clock.start()
         try:
             with following(services):
-                _Server(config, lines).run(sockets=[listening])
+                server.run(sockets=[listening])
         finally:
             clock.stop()

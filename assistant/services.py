@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from assistant.chat import Chat
 from assistant.config import Settings
@@ -25,8 +25,22 @@ from training.examinations import ExaminationStore
 from training.registry import AdapterRegistry
 from training.runs import RunLedger
 
+SWAP_REFUSED = "swap refused"
+"""The audit's name of a version that could not be put into service; its detail is {"version", "reason"}."""
 SMALL_CONTEXT = 2048
-"""Tokens of one prompt and its answer in the engine, where prompts are at most half of that: room for the longest question."""
+"""Tokens of one prompt and its answer in the engine, where prompts are at most half of that.
+
+A prompt always holds its whole question and one passage, so a question of many rare letters (each is several tokens) can still
+be longer: the engine then says so.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A version that the registry named and that could not be put into service, with the sentence that says why."""
+
+    version: str
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +59,7 @@ class Services:
     prompts: PromptBuilder
     pool: AdapterPool
     chat: Chat
+    refused: Refused | None = None  # at the start; None: what the registry names serves
 
     def start_night(self, requested_by: str, *, slot: str = "") -> int:
         """Start a night in a process of its own, for a due slot or at once; returns its process id."""
@@ -65,18 +80,54 @@ class Services:
         return process.pid
 
     def follow_registry(self) -> str | None:
-        """Move the pool to what the registry names now; returns a sentence when that version may not serve."""
+        """Move the pool to what the registry names now.
+
+        A version that may not serve is refused with the sentence that is returned, and the registry names what serves again.
+        """
         wanted = self.registry.current()
         if wanted == self.pool.current:
             return None
+        refused = self._switch(wanted)
+        if refused is None:
+            return None
+        self.put_back(refused)
+        return refused.reason
+
+    def put_back(self, refused: Refused) -> None:
+        """Let the registry name what serves again, after it named a version that could not; nothing while none serves."""
+        serving = self.pool.current
+        if serving not in (None, refused.version):
+            self.registry.put_back(refused.version, str(serving), "server", refused.reason)
+
+    def start_serving(self) -> Refused | None:
+        """Put what the registry names into service, or else the newest that served before it; returns what was refused first.
+
+        The registry is left as it is: a command beside a server must not move what the server follows.
+        """
+        first: Refused | None = None
+        for version in dict.fromkeys(reversed(self.registry.served())):
+            refused = self._switch(version)
+            if refused is None:
+                break
+            first = first or refused
+        return first
+
+    def _switch(self, version: str) -> Refused | None:
+        """Move the pool, with an audit entry; returns why when that version may not serve."""
         try:
-            switch = self.pool.switch(wanted)
+            switch = self.pool.switch(version)
         except NightschoolError as error:
-            self.store.audit("server", "swap refused", {"version": wanted, "reason": str(error)})
-            return str(error)
+            self.store.audit("server", SWAP_REFUSED, {"version": version, "reason": str(error)})
+            return Refused(version=version, reason=str(error))
         # "other build": its canary was recorded by another engine build or machine, and was compared with the base alone
-        self.store.audit("server", "swapped", {"version": wanted, "canary": switch.canary, "seconds": round(switch.seconds, 2)})
+        self.store.audit("server", "swapped", {"version": version, "canary": switch.canary, "seconds": round(switch.seconds, 2)})
         return None
+
+
+def engine_context(settings: Settings) -> int:
+    """Return how many tokens one prompt and its answer may have in the engine, here and with these settings."""
+    limits = limits_for(settings, cuda=settings.engine.kind != "llama_cpp" and has_cuda())
+    return SMALL_CONTEXT if limits.tokens <= SMALL_CONTEXT // 2 else 2 * SMALL_CONTEXT
 
 
 def limits_for(settings: Settings, *, cuda: bool) -> PromptLimits:
@@ -87,13 +138,12 @@ def limits_for(settings: Settings, *, cuda: bool) -> PromptLimits:
 def open_engine(home: Home, settings: Settings) -> tuple[BaseModel, Engine]:
     """Open the base model and the engine that the settings (or the hardware) choose. Raises ModelError."""
     base = open_base(home.models, settings.engine.base_model)
-    limits = limits_for(settings, cuda=settings.engine.kind != "llama_cpp" and has_cuda())
     engine = make_engine(
         settings.engine.kind,
         base,
         threads=settings.engine.threads or cores(),
         slots=settings.engine.slots,
-        context=SMALL_CONTEXT if limits.tokens <= SMALL_CONTEXT // 2 else 2 * SMALL_CONTEXT,
+        context=engine_context(settings),
     )
     return base, engine
 
@@ -145,12 +195,11 @@ def assemble(home: Home, settings: Settings, base: BaseModel, engine: Engine) ->
 def open_services(home: Home, settings: Settings) -> Iterator[Services]:
     """Open everything, put the registry's current adapter into service, and close it all at the end.
 
-    An adapter that may not serve leaves the base in service; the audit says why.
+    Where that may not serve, what served before does; `refused` and the audit say why.
     """
     base, engine = open_engine(home, settings)
     try:
         services = assemble(home, settings, base, engine)
-        services.follow_registry()
-        yield services
+        yield replace(services, refused=services.start_serving())
     finally:
         engine.close()

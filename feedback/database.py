@@ -17,8 +17,9 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from sqlite_utils import Database, Migrations
 from sqlite_utils.utils import sqlite3
@@ -52,7 +53,9 @@ def connect(path: Path, migrations: Sequence[Migrations], *, busy_seconds: float
     require_safe_sqlite(tuple(sqlite3.sqlite_version_info))
     _make_file(path)
     with _as_store_error(path):
-        connection = sqlite3.connect(str(path), timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            str(path), timeout=busy_seconds, isolation_level=None, check_same_thread=False, factory=_Connection
+        )
         try:
             db = Database(connection, execute_plugins=False)
             _set_pragmas(db, busy_seconds=busy_seconds)
@@ -60,6 +63,7 @@ def connect(path: Path, migrations: Sequence[Migrations], *, busy_seconds: float
         except BaseException:
             connection.close()
             raise
+    connection.file = path
     return db
 
 
@@ -67,7 +71,7 @@ class Connections:
     """One connection a thread to one database file, and short write transactions.
 
     Safe to share between threads. The file is opened, and its schema brought up to date, when the object is made.
-    Raises StoreError as `connect` does.
+    Raises StoreError as `connect` does; every statement, a read too, raises it for a fault of the file or the disk.
     """
 
     def __init__(self, path: Path, migrations: Sequence[Migrations], *, busy_seconds: float = BUSY_SECONDS) -> None:
@@ -198,10 +202,49 @@ def _as_store_error(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        sentence = _FILE_FAULTS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
-        if sentence is None:
-            raise
-        raise StoreError(f"The database {path} {sentence.format(text=error)}") from error
+        _raise_translated(path, error)
+
+
+def _raise_translated(path: Path | None, error: sqlite3.DatabaseError) -> NoReturn:
+    sentence = _FILE_FAULTS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+    if path is None or sentence is None:
+        raise error
+    raise StoreError(f"The database {path} {sentence.format(text=error)}") from error
+
+
+class _Connection(sqlite3.Connection):  # type: ignore[misc]
+    """A connection whose statements, and the fetching of their rows, raise StoreError for a fault of the file or the disk.
+
+    `file` is None while it is opened: what opens it waits for a locked file by itself.
+    """
+
+    file: Path | None = None
+
+    def cursor(self) -> _Cursor:
+        return _Cursor(self)
+
+
+class _Cursor(sqlite3.Cursor):  # type: ignore[misc]
+    def execute(self, *arguments: Any) -> Any:
+        return self._translated(super().execute, *arguments)
+
+    def executemany(self, *arguments: Any) -> Any:
+        return self._translated(super().executemany, *arguments)
+
+    def fetchone(self) -> Any:
+        return self._translated(super().fetchone)
+
+    def fetchall(self) -> Any:
+        return self._translated(super().fetchall)
+
+    def __next__(self) -> Any:
+        return self._translated(super().__next__)
+
+    def _translated(self, method: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return method(*arguments)
+        except sqlite3.DatabaseError as error:
+            _raise_translated(self.connection.file, error)
 
 
 def _make_file(path: Path) -> None:

@@ -20,10 +20,11 @@ MAX_CORRECTION_CHARS = 4_000
 
 _IN_FORCE = """
     rated AS (
-        SELECT turn_id, user_id, thumb, reasons, comment, created_at, max(seq) FROM ratings GROUP BY turn_id, user_id
+        SELECT turn_id, user_id, thumb, reasons, comment, created_at, max(seq) AS seq FROM ratings GROUP BY turn_id, user_id
     ),
     corrected AS (
-        SELECT turn_id, user_id, text AS correction, verified, created_at, max(seq) FROM corrections GROUP BY turn_id, user_id
+        SELECT turn_id, user_id, text AS correction, verified, created_at, max(seq) AS seq FROM corrections
+        GROUP BY turn_id, user_id
     )
 """
 """The newest row of each turn and user, withdrawn ones (NULL) included: SQLite takes the bare columns from max(seq)'s row."""
@@ -108,9 +109,10 @@ class RatingStore(StorePart):
         return [_history_entry(row, names) for row in rows]
 
     def rated_turns(self) -> list[RatedTurn]:
-        """Return each answered turn with what a user says of it now, the turn that was asked first, first.
+        """Return each answered turn with what a user says of it now, in the order of saying.
 
-        A turn that two people spoke of (its user, and an admin) comes once for each of them. Withdrawn ones are left out.
+        Where somebody gave a correction and a thumb, the correction is what he says. A turn that two people spoke of (its
+        user, and an admin) comes once for each of them. Withdrawn ones are left out.
         """
         rows = self._connections.db.query(
             f"""
@@ -127,7 +129,7 @@ class RatingStore(StorePart):
             JOIN users ON users.id = said.user_id
             LEFT JOIN rated ON rated.turn_id = said.turn_id AND rated.user_id = said.user_id
             LEFT JOIN corrected ON corrected.turn_id = said.turn_id AND corrected.user_id = said.user_id
-            ORDER BY turns.seq, users.name_key
+            ORDER BY CASE WHEN corrected.correction IS NULL THEN rated.seq ELSE corrected.seq END
             """
         )
         return [

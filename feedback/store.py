@@ -15,14 +15,15 @@ from pathlib import Path
 from feedback.audit import AuditStore
 from feedback.database import Connections
 from feedback.migrations import feedback_migrations
+from feedback.open_questions import OpenQuestionStore
 from feedback.part import Clock, utc_now
 from feedback.ratings import RatingStore
 from feedback.turns import TurnStore
 from feedback.users import UserStore
 
 
-class FeedbackStore(UserStore, TurnStore, RatingStore, AuditStore):
-    """Users, sessions, conversations, turns, ratings, corrections and the audit, in the file at `path`.
+class FeedbackStore(UserStore, TurnStore, RatingStore, OpenQuestionStore, AuditStore):
+    """Users, sessions, conversations, turns, ratings, corrections, open questions and the audit, in the file at `path`.
 
     Safe to share between threads; several processes may have the same file open. `clock` gives the time, aware.
     Every method may raise StoreError when the file cannot be used. Opening one imports sqlite-utils, which takes half a

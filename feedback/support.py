@@ -2,7 +2,7 @@
 
 A passage supports a text when it states it whole, or when it holds all its numbers (with their units) and most of its words;
 of a text as short as a value, also all its names, and what its numbers count. What carries an answer is required, what stands
-around it only mostly.
+around it only mostly. It does not support the opposite of what it says (see `feedback.negation`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from rapidfuzz import fuzz, process
 
+from feedback.negation import says_the_opposite
 from feedback.records import Passage
 from feedback.values import fold, states_value, without_citations
 
@@ -22,6 +23,9 @@ SHORT_WORDS = 5
 SHORT_SHARE = 0.75
 LONG_SHARE = 0.5
 """Share of the words of a text that a passage must hold to support it: of a value, and of a sentence."""
+CLAUSE_WORDS = 3
+CLAUSE_SHARE = 1 / 3
+"""Of a clause of at least so many words, the passage must hold at least this share."""
 NUMBER_WEIGHT = 2
 """A number counts as much as so many words."""
 WHOLE_WORDS = 12
@@ -34,6 +38,11 @@ UNIT_DISTANCE = 3
 _TOKEN = re.compile(r"\d+(?:[.,:/]\d+)*|[^\W\d_]+")
 _CLOCK = re.compile(r"(?<![\d.:])(\d{1,2})(?:[:.](\d{2}))?\s?([ap])\.?m\b\.?")
 _NAME = re.compile(r"(?<![\w.])[A-Z][\w'-]*")
+_CLAUSE = re.compile(
+    r"[.;:!?]\s+|,\s+(?:and|but|so|which|because|while)\s+"
+    r"|\s(?:and|but|because|while)\s+(?=(?:the|a|an|it|you|they|he|she|we|there|this|that|these|your|our|its|all|every)\b)",
+    re.IGNORECASE,
+)
 _SIGNS = (
     (re.compile(r"€|\beur\b"), " euro "),
     (re.compile(r"\$|\busd\b"), " dollar "),
@@ -53,8 +62,8 @@ _TEENS = _split(
     "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 )
 _TENS = {word: 10 * ten for ten, word in enumerate(_split("twenty thirty forty fifty sixty seventy eighty ninety"), start=2)}
-_NUMBER_WORDS = {word: number for number, word in enumerate(_TEENS, start=2)} | _TENS
-_UNIT_SPELLINGS = {  # the name of a unit, and its other spellings; a plural s is added to each
+NUMBER_WORDS = {word: number for number, word in enumerate(_TEENS, start=2)} | _TENS
+UNIT_SPELLINGS = {  # the name of a unit, and its other spellings; a plural s is added to each
     "second": "sec", "minute": "min", "hour": "h hr", "day": "", "week": "", "month": "", "quarter": "", "year": "yr",
     "euro": "", "dollar": "", "pound": "", "percent": "percentage", "degree": "", "km": "kilometre kilometer", "mile": "",
     "metre": "meter", "cm": "centimetre centimeter", "mm": "millimetre millimeter", "kg": "kilogram kilo", "gram": "",
@@ -62,7 +71,7 @@ _UNIT_SPELLINGS = {  # the name of a unit, and its other spellings; a plural s i
 }  # fmt: skip
 _UNITS = {
     spelling + plural: unit
-    for unit, others in _UNIT_SPELLINGS.items()
+    for unit, others in UNIT_SPELLINGS.items()
     for spelling in (unit, *others.split())
     for plural in ("", "s")
 }
@@ -122,8 +131,11 @@ def shown(passage: Passage) -> str:
 def support_share(text: str, source: str, question: str = "") -> float:
     """Return how much of `text` the `source` holds, in (0, 1], or 0.0 when that is not enough to support it."""
     plain = without_citations(text)
-    if not plain:
-        return 0.0
+    share = _share_held(plain, source, question) if plain else 0.0
+    return 0.0 if share and says_the_opposite(plain, source, content) else share
+
+
+def _share_held(plain: str, source: str, question: str) -> float:
     if len(plain.split()) <= WHOLE_WORDS and states_value(source, plain):
         return 1.0
     said, held, asked = _words(plain), _words(source), _words(question).stems
@@ -131,7 +143,7 @@ def support_share(text: str, source: str, question: str = "") -> float:
     if not all(_holds_number(said, position, held) for position in numbers):
         return 0.0
     names = {stem for name in _names(plain) for stem in _words(name).tokens if not stem[0].isdigit()} - _IDLE - asked
-    words = {token for token in said.tokens if not token[0].isdigit() and token not in _IDLE and token not in _UNIT_SPELLINGS}
+    words = {token for token in said.tokens if not token[0].isdigit() and token not in _IDLE and token not in UNIT_SPELLINGS}
     words = words - asked or (words if not numbers else set())
     if not words and not numbers:
         return 0.0
@@ -141,7 +153,15 @@ def support_share(text: str, source: str, question: str = "") -> float:
         return 0.0
     weight = NUMBER_WEIGHT * len(numbers)
     share = (weight + sum(_holds_word(word, held.stems) for word in words)) / (weight + len(words))
-    return share if share >= (SHORT_SHARE if value and not numbers else LONG_SHARE) else 0.0
+    if share < (SHORT_SHARE if value and not numbers else LONG_SHARE):
+        return 0.0
+    return share if all(_holds_some(clause, held, asked) for clause in _CLAUSE.split(plain)) else 0.0
+
+
+def _holds_some(clause: str, held: _Words, asked: frozenset[str]) -> bool:
+    """Say whether `held` has enough of a clause of several words: half of a text may not carry an invented other half."""
+    words = {token for token in content(clause) if not token[0].isdigit() and token not in UNIT_SPELLINGS} - asked
+    return len(words) < CLAUSE_WORDS or sum(_holds_word(word, held.stems) for word in words) >= CLAUSE_SHARE * len(words)
 
 
 def _holds_number(said: _Words, position: int, held: _Words) -> bool:
@@ -157,7 +177,7 @@ def _holds_number(said: _Words, position: int, held: _Words) -> bool:
 def _units_near(words: _Words, position: int) -> frozenset[str]:
     """Return the unit of the number at `position`: a currency just before it, or the first unit shortly after it."""
     before = [token for token in words.tokens[max(position - 1, 0) : position] if token in _CURRENCIES]
-    after = [token for token in words.tokens[position + 1 : position + 1 + UNIT_DISTANCE] if token in _UNIT_SPELLINGS]
+    after = [token for token in words.tokens[position + 1 : position + 1 + UNIT_DISTANCE] if token in UNIT_SPELLINGS]
     return frozenset((before + after)[:1])
 
 
@@ -197,6 +217,11 @@ def _names(text: str) -> list[str]:
     return names
 
 
+def content(text: str) -> list[str]:
+    """Return the words of a text as they are compared, in order: stems, numbers and names of units, without the idle ones."""
+    return [token for token in _words(text).tokens if token not in _IDLE]
+
+
 @lru_cache(maxsize=2048)
 def _words(text: str) -> _Words:
     folded = _CLOCK.sub(_twenty_four_hours, fold(text))
@@ -207,7 +232,7 @@ def _words(text: str) -> _Words:
     for place, token in enumerate(found):
         follower = found[place + 1] if place + 1 < len(found) else ""
         after_tens = place > 0 and found[place - 1] in _TENS
-        number = _NUMBER_WORDS.get(token)
+        number = NUMBER_WORDS.get(token)
         if token == "one" and (after_tens or follower in _UNITS):
             number = 1  # elsewhere "one" counts nothing
         if number is not None and number < 10 and after_tens:

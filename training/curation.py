@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from feedback.records import Message, Passage, RatedTurn
 from feedback.support import best_support, shown, support_share
 from feedback.values import fold, states_value, without_citations
-from feedback.wording import REFUSAL, cited_numbers, is_refusal
+from feedback.wording import REFUSAL, cited_numbers, holds_refusal, is_refusal
 from training.absent import says_absent
 from training.personal import find_personal
 
 Source = Literal["verified", "correction", "thumbs_up"]
+
+CurrentText = Callable[[str, str], str | None]
+"""Gives the whole text of a document as it stands now, by its collection and its name; None when it is gone."""
+
+CountTokens = Callable[[Sequence[Message]], int]
+"""Counts the tokens of messages as the model's chat template renders them."""
 
 WEIGHTS: Mapping[Source, float] = {"verified": 3.0, "correction": 2.0, "thumbs_up": 1.0}
 """How likely an example is to be drawn when there are more than the time budget allows; also the order of strength."""
@@ -28,6 +34,9 @@ SAME_QUESTION = 95
 """Similarity in [0, 100] from which two questions with the same numbers are one question."""
 SEALED_QUESTION = 85
 """Similarity in [0, 100] from which a question is too near a sealed one. Different questions of one handbook reach about 75."""
+
+RATERS_TO_CAP = 3
+"""With fewer raters than this nobody's examples are capped: one of two has at least half of them."""
 
 ABSENT_TAG = "should have refused"  # of feedback.records.REASONS: it says what the answer should have been, as a correction does
 
@@ -39,10 +48,13 @@ UNSUPPORTED = (
     "No passage of this answer supports the correction: write the value as the documents state it, or have the page added."
 )
 UNFINISHED = (
-    "The answer was cut off, stopped or failed, so a thumbs-up on it is no target: write the whole answer as a correction."
+    "The answer was cut off, stopped or failed, so a rating of it says nothing to learn: write the whole answer as a correction."
 )
+BROKEN = ("failed", "interrupted")
+"""Finish reasons of an answer that the machine broke off: what it should have been is only known when somebody writes it."""
 NOT_CITED = "The answer cites no passage, so a thumbs-up on it is no target: write the right answer as a correction."
 WRONG_CITATION = "The answer cites a passage that was not given to it: write the right answer as a correction."
+BOTH = "The answer says that the documents do not answer, and answers: write what it should have been as a correction."
 BARE_THUMB = "The passages that the answer cites do not support it: write the right answer as a correction."
 EMPTY = "The correction holds no text besides citations: write the right answer."
 SEALED = (
@@ -118,16 +130,22 @@ def curate(
     rated: Sequence[RatedTurn],
     *,
     sealed_questions: Sequence[str] = (),
-    max_per_user: int = 200,
+    max_share: float = 0.5,
     max_chars: int = 600,
     min_chars: int = 1,
+    count_tokens: CountTokens | None = None,
+    max_tokens: int = 2048,
     current_versions: Mapping[str, int] | None = None,
+    current_text: CurrentText | None = None,
 ) -> Curated:
     """Turn ratings (oldest first) into examples and refusals.
 
-    `max_chars` and `min_chars` limit a completion without its citations. `max_per_user` caps what one person contributes,
-    strongest and newest first; what an admin verified is not counted. `current_versions` names the version of each document
-    that stands now: an example that cites another one is quarantined (None: not checked).
+    `max_chars` and `min_chars` limit a completion without its citations; `max_tokens` limits an example with its prompt, as
+    `count_tokens` counts it (None: not checked). `max_share` of all that could be learned is the most that one person
+    contributes, strongest and newest first, where there are at least three raters; what an admin verified is not counted.
+    `current_versions` names the version of each document that stands now, `current_text` gives its text: an example that
+    cites another version, or a passage that no longer stands there, is quarantined (None: not checked). Versions alone do
+    not do: an index that is built anew counts from 1 again.
     """
     reasons: dict[int, str] = {}
     candidates: list[_Candidate] = []
@@ -138,8 +156,9 @@ def curate(
         except _Unfit as unfit:
             reasons[place] = str(unfit)
             continue
-        reason = _fault(candidate, max_chars=max_chars, min_chars=min_chars, current_versions=current_versions)
-        reason = reason or (SEALED if _is_sealed(one, sealed) else None)
+        reason = _fault(candidate, max_chars=max_chars, min_chars=min_chars)
+        reason = reason or _outdated(candidate, current_versions, current_text) or (SEALED if _is_sealed(one, sealed) else None)
+        reason = reason or _too_long(candidate, count_tokens, max_tokens)
         if reason:
             reasons[place] = reason
         else:
@@ -151,7 +170,7 @@ def curate(
     }
     for group in _same_questions(candidates):
         reasons |= _settle(group, disliked)
-    kept = _capped([candidate for candidate in candidates if candidate.place not in reasons], max_per_user, reasons)
+    kept = _capped([candidate for candidate in candidates if candidate.place not in reasons], max_share, reasons)
     return Curated(
         examples=[_example(candidate) for candidate in kept],
         refusals=[
@@ -178,7 +197,9 @@ def _candidate(place: int, rated: RatedTurn) -> _Candidate:
     source: Source = "verified" if feedback.verified else "correction"
     if correction:
         return _Candidate(place, rated, source, _corrected(correction, asked.passages, asked.question))
-    if absent or answer is None:
+    if answer is None or answer.finish_reason in BROKEN:
+        raise _Unfit(UNFINISHED)
+    if absent:
         return _Candidate(place, rated, source, REFUSAL)
     if answer.finish_reason != "stop":
         raise _Unfit(UNFINISHED)
@@ -216,6 +237,8 @@ def _liked(answer: str, passages: Sequence[Passage], question: str) -> str:
     text = answer.strip()
     if is_refusal(text):
         return REFUSAL
+    if holds_refusal(text):
+        raise _Unfit(BOTH)
     numbers = cited_numbers(text)
     cited = [passage for passage in passages if passage.number in numbers]
     if not numbers:
@@ -227,19 +250,46 @@ def _liked(answer: str, passages: Sequence[Passage], question: str) -> str:
     return text
 
 
-def _fault(candidate: _Candidate, *, max_chars: int, min_chars: int, current_versions: Mapping[str, int] | None) -> str | None:
+def _fault(candidate: _Candidate, *, max_chars: int, min_chars: int) -> str | None:
     """Return why a single candidate may not be learned, or None."""
-    turn = candidate.rated.turn
     length = len(candidate.plain)
     if length > max_chars:
         return f"The answer has {length} characters, more than the {max_chars} that are learned: write it shorter."
     if length < min_chars:
         return f"The answer has {length} characters, fewer than the {min_chars} that are learned: write it out."
-    cited = [passage for passage in turn.asked.passages if passage.number in cited_numbers(candidate.completion)]
-    for passage in cited:
-        if current_versions is not None and current_versions.get(passage.document) != passage.document_version:
+    return None
+
+
+def _too_long(candidate: _Candidate, count_tokens: CountTokens | None, max_tokens: int) -> str | None:
+    """Return why a candidate cannot be trained on, or None: cutting a long one would cut its answer away."""
+    if count_tokens is None:
+        return None
+    tokens = count_tokens((*candidate.rated.turn.asked.messages, Message(role="assistant", content=candidate.completion)))
+    if tokens <= max_tokens:
+        return None
+    return (
+        f"The question with its passages and its answer has {tokens} tokens, more than the {max_tokens} that can be trained on: "
+        "ask it again in fewer words, without the history, and rate that answer."
+    )
+
+
+def _outdated(candidate: _Candidate, versions: Mapping[str, int] | None, current_text: CurrentText | None) -> str | None:
+    """Return that a passage which the candidate cites stands no more as it was given, or None."""
+    numbers = cited_numbers(candidate.completion)
+    for passage in candidate.rated.turn.asked.passages:
+        if passage.number not in numbers:
+            continue
+        if (versions is not None and versions.get(passage.document) != passage.document_version) or (
+            current_text is not None and not _stands(passage.text, current_text(passage.collection, passage.document) or "")
+        ):
             return f"The page {passage.document} has changed or gone since the answer, so it is set aside: ask again and rate."
     return None
+
+
+def _stands(passage: str, page: str) -> bool:
+    """Say whether each line of a passage stands in its page, white space apart: a passage may join pieces of a page."""
+    whole = f" {' '.join(page.split())} "
+    return all(f" {' '.join(line.split())} " in whole for line in passage.splitlines() if line.strip())
 
 
 def _is_sealed(rated: RatedTurn, sealed: Sequence[str]) -> bool:
@@ -261,16 +311,26 @@ def _is_sealed(rated: RatedTurn, sealed: Sequence[str]) -> bool:
 
 
 def _same_questions(candidates: Sequence[_Candidate]) -> list[list[_Candidate]]:
-    """Group candidates by their question: the same numbers, and nearly the same letters."""
+    """Group candidates by their question."""
+    groups: dict[str, list[_Candidate]] = {}
+    names = same_questions([candidate.rated.turn.asked.question for candidate in candidates])
+    for name, candidate in zip(names, candidates, strict=True):
+        groups.setdefault(name, []).append(candidate)
+    return list(groups.values())
+
+
+def same_questions(questions: Sequence[str]) -> list[str]:
+    """Return, for each question, the first one that is the same: the same numbers, and nearly the same letters; folded."""
     from rapidfuzz import fuzz, process
 
-    groups: dict[tuple[str, ...], dict[str, list[_Candidate]]] = {}
-    for candidate in candidates:
-        question = fold(candidate.rated.turn.asked.question)
-        like = groups.setdefault(tuple(re.findall(r"\d+", question)), {})
+    firsts: dict[tuple[str, ...], dict[str, None]] = {}
+    names: list[str] = []
+    for question in map(fold, questions):
+        like = firsts.setdefault(tuple(re.findall(r"\d+", question)), {})
         found = process.extractOne(question, like.keys(), scorer=fuzz.ratio, score_cutoff=SAME_QUESTION)
-        like.setdefault(found[0] if found else question, []).append(candidate)
-    return [group for like in groups.values() for group in like.values()]
+        names.append(found[0] if found else question)
+        like.setdefault(names[-1])
+    return names
 
 
 def _settle(group: list[_Candidate], disliked: set[tuple[str, str]]) -> dict[int, str]:
@@ -333,17 +393,21 @@ def _agree(one: _Candidate, other: _Candidate) -> bool:
     return fold(short) == fold(long) or support_share(short, long, one.rated.turn.asked.question) > 0
 
 
-def _capped(candidates: list[_Candidate], max_per_user: int, reasons: dict[int, str]) -> list[_Candidate]:
+def _capped(candidates: list[_Candidate], max_share: float, reasons: dict[int, str]) -> list[_Candidate]:
     """Return the candidates within each person's cap, oldest first; the reasons for the others are added to `reasons`."""
+    if len({candidate.rated.feedback.user_id for candidate in candidates}) < RATERS_TO_CAP:
+        return candidates
+    most = max(1, int(max_share * len(candidates)))
     counts: dict[str, int] = {}
     for candidate in sorted(candidates, key=lambda one: one.rank):
         if candidate.source == "verified":
             continue
         user = candidate.rated.feedback.user_id
         counts[user] = counts.get(user, 0) + 1
-        if counts[user] > max_per_user:
+        if counts[user] > most:
             reasons[candidate.place] = (
-                f"One person's ratings make at most {max_per_user} examples: newer or stronger ones of yours are learned."
+                f"One person's ratings make at most {most} of {len(candidates)} examples: newer or stronger ones of yours are "
+                "learned."
             )
     return [candidate for candidate in candidates if candidate.place not in reasons]
 

@@ -99,6 +99,20 @@ def write_snapshot(
     return Snapshot(path=folder, sha256=digest, rows=len(chosen), counts=counts)
 
 
+def rows_within(minutes: float, earlier: Path) -> int | None:
+    """Return how many rows a training of `minutes` goes through at the pace of an earlier one, by the files of its run folder.
+
+    None where that is not known: then nothing is left out, and the trainer stops when its time is over.
+    """
+    try:
+        figures = json.loads((earlier / "result.json").read_text("utf-8"))
+        rows = figures["steps"] * json.loads((earlier / "config.json").read_text("utf-8"))["batch_size"]
+        seconds = figures["tokens"] / figures["tokens_s"]
+        return max(1, int(minutes * 60 * rows / seconds))
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+        return None
+
+
 def open_snapshot(folder: Path) -> Snapshot:
     """Open a snapshot and verify its hash. Raises RunError for a folder that holds none, or a changed one."""
     return _read(folder)[0]

@@ -12,6 +12,7 @@ from feedback.database import Connections
 from feedback.errors import RunError
 from feedback.migrations import feedback_migrations
 from training.migrations import training_migrations
+from training.run_ids import run_number
 
 KEPT = 50
 """How many sets of answers are kept; older ones belong to weights or indexes that are gone."""
@@ -28,7 +29,7 @@ class ExaminationStore:
         """Keep the report of a run's examination, a JSON object; a later one replaces it. Raises RunError for an unknown run."""
         text = json.dumps(report, allow_nan=False)
         with self._connections.write() as db:
-            seq = _seq(run_id)
+            seq = run_number(run_id)
             if not list(db.query("SELECT 1 FROM runs WHERE seq = ?", [seq])):
                 raise RunError(f"There is no run {run_id!r}: see `nightschool runs list`.")
             db.execute(
@@ -39,7 +40,7 @@ class ExaminationStore:
 
     def load(self, run_id: str) -> dict[str, Any] | None:
         """Return the report of a run; None when it was not examined."""
-        rows = list(self._connections.db.query("SELECT report FROM examinations WHERE run_seq = ?", [_seq(run_id)]))
+        rows = list(self._connections.db.query("SELECT report FROM examinations WHERE run_seq = ?", [run_number(run_id)]))
         return _object(rows[0]["report"]) if rows else None
 
     def keep(self, key: str, payload: Mapping[str, Any]) -> None:
@@ -63,11 +64,6 @@ class ExaminationStore:
 
     def _now(self) -> str:
         return self._clock().astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _seq(run_id: str) -> int:
-    digits = run_id.removeprefix("r")
-    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 12 else -1
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def refuse_long(rows: Sequence[Row], *, max_length: int) -> None:
         worst = max(rows[index].length for index in long)
         raise RunError(
             f"{len(long)} of {len(rows)} examples are longer than {max_length} tokens (row {long[0]} first; the longest "
-            f"has {worst}): raise max_length or leave them out."
+            f"has {worst}): leave them out of the dataset."
         )
 
 

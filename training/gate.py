@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
@@ -74,6 +74,14 @@ class Decision:
         return asdict(self)
 
 
+class _Drawing(TypedDict):
+    """How the bootstrap draws."""
+
+    seed: int
+    confidence: float
+    resamples: int
+
+
 def paired_bootstrap(
     reference: Mapping[str, float],
     candidate: Mapping[str, float],
@@ -118,20 +126,10 @@ def decide(
 
     `minimum_effect` is the least gain worth a change. Raises RunError when the three do not hold the same facts.
     """
-    inputs = {
-        "base": dict(base),
-        "serving": dict(serving),
-        "candidate": dict(candidate),
-        "floors": [asdict(floor) | {"reference": dict(floor.reference), "candidate": dict(floor.candidate)} for floor in floors],
-        "minimum_facts": minimum_facts,
-        "minimum_effect": minimum_effect,
-        "confidence": confidence,
-        "resamples": resamples,
-        "seed": seed,
-    }
-    mean, low, high = paired_bootstrap(serving, candidate, seed=seed, confidence=confidence, resamples=resamples)
-    base_mean, base_low, base_high = paired_bootstrap(base, candidate, seed=seed, confidence=confidence, resamples=resamples)
-    readings = tuple(_read_floor(floor, seed=seed, confidence=confidence, resamples=resamples) for floor in floors)
+    drawing: _Drawing = {"seed": seed, "confidence": confidence, "resamples": resamples}
+    mean, low, high = paired_bootstrap(serving, candidate, **drawing)
+    base_mean, base_low, base_high = paired_bootstrap(base, candidate, **drawing)
+    readings = tuple(_read_floor(floor, drawing) for floor in floors)
     facts = len(candidate)
     verdict, reason, more = _judge(
         mean=mean,
@@ -144,12 +142,10 @@ def decide(
         minimum_facts=minimum_facts,
         minimum_effect=minimum_effect,
     )
-    figures = (
-        f"{100 * mean:+.1f} points against what serves, {100 * confidence:g} % interval {100 * low:+.1f} to {100 * high:+.1f}"
-    )
+    interval = f"{100 * confidence:g} % interval {100 * low:+.1f} to {100 * high:+.1f}"
     return Decision(
         verdict=verdict,
-        reason=f"{reason} ({figures}, over {facts} facts).",
+        reason=f"{reason} ({100 * mean:+.1f} points against what serves, {interval}, over {facts} facts).",
         difference_mean=mean,
         low=low,
         high=high,
@@ -159,7 +155,8 @@ def decide(
         base_low=base_low,
         base_high=base_high,
         floors=readings,
-        inputs=inputs,
+        inputs=_measured(base, serving, candidate, floors)
+        | {"minimum_facts": minimum_facts, "minimum_effect": minimum_effect, **drawing},
     )
 
 
@@ -219,8 +216,20 @@ def _hold(*, mean: float, low: float, facts: int, spread: float, minimum_effect:
     return "HOLD", f"The questions cannot tell: about {more} more facts would decide", more
 
 
-def _read_floor(floor: Floor, *, seed: int, confidence: float, resamples: int) -> FloorReading:
-    mean, low, high = paired_bootstrap(floor.reference, floor.candidate, seed=seed, confidence=confidence, resamples=resamples)
+def _measured(
+    base: Mapping[str, float], serving: Mapping[str, float], candidate: Mapping[str, float], floors: Sequence[Floor]
+) -> dict[str, Any]:
+    """Return what a decision was made on, as plain JSON data."""
+    return {
+        "base": dict(base),
+        "serving": dict(serving),
+        "candidate": dict(candidate),
+        "floors": [asdict(floor) | {"reference": dict(floor.reference), "candidate": dict(floor.candidate)} for floor in floors],
+    }
+
+
+def _read_floor(floor: Floor, drawing: _Drawing) -> FloorReading:
+    mean, low, high = paired_bootstrap(floor.reference, floor.candidate, **drawing)
     items = len(floor.candidate)
     state: Literal["kept", "broken", "clearly broken", "too few"] = "kept"
     if items < floor.needed:

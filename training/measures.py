@@ -1,7 +1,8 @@
 """How an answer is judged without a judge: the rules of the examination, the same for every contestant.
 
 A value counts when it is stated whole ("12" is not in "120") in an answer of at most 60 words. An answerable question is
-scored 1 when the answer is right and cites a passage of a source; an unanswerable one when it is refused.
+scored 1 when the answer is right and cites a passage of a source; an unanswerable one when it is refused. Who refuses and
+answers in one breath scores neither way.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from feedback.records import Passage
 from feedback.values import states_value, without_citations
-from feedback.wording import REFUSAL, cited_numbers, is_refusal
+from feedback.wording import REFUSAL, cited_numbers, holds_refusal, is_refusal
 from training.questions import QuestionRow, clean_source
 
 MAX_WORDS = 60
@@ -68,7 +69,7 @@ def score_answer(text: str, question: QuestionRow, passages: Sequence[Passage]) 
         right=right,
         cited=cited,
         refused=refused,
-        score=float(right and cited and not refused) if question.answerable else float(refused),
+        score=float(right and cited and not holds_refusal(text)) if question.answerable else float(refused),
         words=words,
         citations=len(numbers),
         right_citations=right_citations,

@@ -76,6 +76,14 @@ class Promotion:
     at: str
 
 
+class ServingChanged(AdapterError):
+    """A promotion that counted on a version in service which is not (any more)."""
+
+    def __init__(self, expected: str, found: str) -> None:
+        super().__init__(f"What serves changed meanwhile: it was {expected} and is {found} now, so nothing was promoted.")
+        self.found = found
+
+
 class AdapterRegistry:
     """The adapters below `adapters_dir`, named in the database at `path`. Safe to share between threads and processes.
 
@@ -159,23 +167,35 @@ class AdapterRegistry:
         """Return what serves: a version, or "base"."""
         return self._served(self._connections.db)[-1]
 
+    def served(self) -> tuple[str, ...]:
+        """Return what has served and could be rolled back to, "base" first and what serves now last."""
+        return self._served(self._connections.db)
+
+    def moves(self) -> int:
+        """Return how often the pointer was moved: as long as it is the same, nothing was promoted or rolled back."""
+        return int(next(iter(list(self._connections.db.query("SELECT count(*) AS n FROM promotions"))))["n"])
+
     def previous(self) -> str | None:
         """Return what `rollback` would put back, "base" included; None when nothing has served before."""
-        served = self._served(self._connections.db)
+        served = self.served()
         return served[-2] if len(served) > 1 else None
 
-    def promote(self, version: str, by: str, reason: str, overruled: bool) -> None:
+    def promote(self, version: str, by: str, reason: str, overruled: bool, *, expected: str | None = None) -> None:
         """Make a version (or "base") what serves, after verifying it; recorded in the audit.
 
         `overruled` says that a person decides without the gate: it needs a reason, and only so a held or rejected version
-        may serve. Raises UnknownAdapter, CorruptAdapter, and AdapterError for a promotion that is not allowed.
+        may serve. `expected` is what must serve at that moment (None: whatever does). Raises UnknownAdapter, CorruptAdapter,
+        ServingChanged, and AdapterError for a promotion that is not allowed.
         """
         if version != BASE:
             self.verify(version)
         with self._connections.write() as db:
             if overruled and not reason.strip():
                 raise AdapterError(f"Promoting {version} over the gate needs a reason: say why.")
-            if self._served(db)[-1] == version:
+            serving = self._served(db)[-1]
+            if expected not in (None, serving):
+                raise ServingChanged(str(expected), serving)
+            if serving == version:
                 raise AdapterError(f"{version} serves already: there is nothing to promote.")
             status = None if version == BASE else self._row(version)["status"]
             if status in ("held", "rejected") and not overruled:
@@ -202,6 +222,21 @@ class AdapterRegistry:
                     self._move(db, "rollback", target, by, reason or f"back from {served[-1]}", False)
                     return target
         raise AdapterError("What serves keeps changing: try again when nobody else promotes.")
+
+    def put_back(self, refused: str, serving: str, by: str, reason: str) -> bool:
+        """Name what really serves again, after a version that the pointer was moved to could not; recorded in the audit.
+
+        Returns False, and does nothing, when the pointer names something other than `refused` by now.
+        """
+        with self._connections.write() as db:
+            served = self._served(db)
+            if served[-1] != refused:
+                return False
+            if serving not in served:  # it was rolled back a moment ago
+                self._move(db, "promote", serving, by, reason, False)
+            while (served := self._served(db))[-1] != serving:
+                self._move(db, "rollback", served[-2], by, reason, False)
+        return True
 
     def show(self, version: str) -> AdapterRow:
         """Return one adapter's row. Raises UnknownAdapter."""

@@ -96,6 +96,11 @@ class _NightStarting(NightInProgress):
         self.run_id = ""
 
 
+def actor(run_id: str) -> str:
+    """Return who moved the registry's pointer, where a night did."""
+    return f"night {run_id}"
+
+
 @contextmanager
 def night_lock(home: Path) -> Iterator[None]:
     """Hold the home for one night; the kernel frees it when the process dies, kill -9 included. Raises NightInProgress."""
@@ -192,10 +197,13 @@ class RunLedger:
         return _run(row) if row is not None and self._lives(row["seq"]) else None
 
     def recover(self) -> list[Run]:
-        """Mark every unfinished run whose process is gone as abandoned; returns those, each with a sentence that says why."""
+        """End every unfinished run whose process is gone; returns those, each with a sentence that says why.
+
+        They are abandoned, except for one that died after its candidate was put into service: that one has succeeded.
+        """
         with self._connections.write() as db:
-            abandoned = self._recover(db)
-        return [self.run(run_id) for run_id in abandoned]
+            ended = self._recover(db)
+        return [self.run(run_id) for run_id in ended]
 
     def request_cancel(self, run_id: str) -> None:
         """Ask a run to end; the night looks at it between steps. Raises RunError when it is over."""
@@ -282,6 +290,10 @@ class RunLedger:
         row = self._open_row(db)
         if row is None or self._lives(row["seq"]):
             return []
+        promoted = list(db.query("SELECT reason FROM promotions WHERE by = ?", [actor(f"r{row['seq']:04d}")]))
+        if promoted:
+            self._end(db, row["seq"], "succeeded", "PROMOTE", promoted[0]["reason"])
+            return [f"r{row['seq']:04d}"]
         done = f" at step {row['step']}" if row["step"] else ""
         self._end(
             db,

@@ -1,4 +1,4 @@
-"""Train an adapter in a process of its own: `python -m training.trainer RUN_FOLDER`.
+"""Train an adapter in a process of its own: `python -m training.trainer RUN_FOLDER [ID_OF_THE_STARTING_PROCESS]`.
 
     config.json      in: the recipe                    progress.jsonl   out: one line a step
     dataset/         in: the snapshot                  checkpoints/     out: what a second start goes on from
@@ -17,7 +17,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -27,10 +26,10 @@ from types import FrameType
 from typing import Any, Literal
 
 from feedback.errors import NightschoolError, RunError
+from training.parent import end_with_parent
 from training.recipe import Recipe
 
-EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, EXIT_ORPHANED = 0, 1, 3, 4
-PARENT_POLL_SECONDS = 1.0
+EXIT_DONE, EXIT_FAILED, EXIT_STOPPED = 0, 1, 3
 
 
 class Stopped(Exception):
@@ -56,14 +55,13 @@ class StopFlag:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one training and return the exit code."""
-    parent = os.getppid()
     started = time.monotonic()
     given = sys.argv[1:] if arguments is None else arguments
-    if len(given) != 1:
-        print("usage: python -m training.trainer RUN_FOLDER", file=sys.stderr)
+    if len(given) not in (1, 2) or not all(pid.isdecimal() for pid in given[1:]):
+        print("usage: python -m training.trainer RUN_FOLDER [ID_OF_THE_STARTING_PROCESS]", file=sys.stderr)
         return 2
     run = Path(given[0])
-    end_with_parent(parent)
+    end_with_parent(int(given[1]) if len(given) == 2 else None)
     stop = StopFlag()
     stop.install()
     try:
@@ -134,17 +132,6 @@ def write_flushed(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
-
-
-def end_with_parent(parent: int) -> None:
-    """End this process (exit code 4) within seconds when its parent is gone, whatever it is doing."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_POLL_SECONDS)
-        os._exit(EXIT_ORPHANED)
-
-    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 @contextmanager

@@ -1,277 +1,252 @@
-"""The documents and their index: SQLite with FTS5; everything in it can be built anew from the files.
+"""The documents of one home with their versions and chunks, in one SQLite file; everything in it can be built anew.
 
-Retrieval ranks by BM25 over an OR of the quoted terms, the title weighted. The score of a passage is the share of the
-question's terms, weighted by their rarity, that its chunk holds: it lies in [0, 1] and means the same for every corpus,
-which a raw BM25 value does not. The weight asked for is capped, so that a long question is not refused for its asides.
+What a search reads of it is in `assistant.retrieval`. Every change of what a search can see counts `generation` on, so that
+what is kept in memory knows when to look again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Literal
 
-from sqlite_utils import Database, Migrations
+from sqlite_utils import Database
 
-from assistant.documents.chunks import page_title, split_page
-from feedback.database import Connections, execute_script
+from assistant.documents.chunks import Split, Splitter, page_title
+from assistant.documents.schema import document_migrations
+from feedback.database import Connections
 from feedback.errors import DocumentError
+from feedback.part import storable, timestamp
 
-SUFFIXES = {".md", ".markdown", ".txt"}
-TITLE_WEIGHT = 2.0
-MAX_TERMS = 48
-FULL_WEIGHT = 25.0
-"""Rarity (in nats, summed over terms) that is enough for a score of 1: six to eight rare words."""
-_WORD = re.compile(r"[^\W_]+(?:[.,][^\W_]+)*", re.UNICODE)
-_STOPWORD_TEXT = """
-a about after again all also am an and any are as at be been before being but by can could did do does doing for from get
-give had has have how i if in into is it its itself just know let like may me might mine must my need no not now of off on
-one or our out please say should so some tell than that the their them then there these they this those to us want was we
-were what when where which who whom whose why will with would you your yours
-"""
-_STOPWORDS = frozenset(_STOPWORD_TEXT.split())
-
-
-def _m0001_documents(db: Database) -> None:
-    """Pages with their chunks; the FTS table indexes the chunks' text and titles with English stemming."""
-    execute_script(
-        db,
-        """
-        create table documents (
-            id integer primary key,
-            path text not null unique,      -- below the folder it was added from, forward slashes
-            title text not null,
-            text text not null,             -- the page as it was read: passages open at their offsets in it
-            sha256 text not null,           -- of the file: an unchanged file is skipped
-            version integer not null,       -- counts from 1; a turn names the version that it saw
-            added_at text not null default (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
-        );
-        create table chunks (
-            id integer primary key,
-            document_id integer not null references documents(id) on delete cascade,
-            ordinal integer not null,       -- position in the page, from 0
-            title text not null,
-            text text not null,
-            start integer not null,         -- offsets in documents.text
-            end integer not null
-        );
-        create index chunks_by_document on chunks(document_id, ordinal);
-        create virtual table chunks_fts using fts5(
-            title, text, content='chunks', content_rowid='id', tokenize='porter unicode61'
-        );
-        create trigger chunks_added after insert on chunks begin
-            insert into chunks_fts(rowid, title, text) values (new.id, new.title, new.text);
-        end;
-        create trigger chunks_removed after delete on chunks begin
-            insert into chunks_fts(chunks_fts, rowid, title, text) values ('delete', old.id, old.title, old.text);
-        end;
-        """,
-    )
-
-
-document_migrations = Migrations("documents")
-document_migrations(name="0001_documents")(_m0001_documents)
+MAIN = "main"
+"""The collection of documents that were added without naming one."""
+DEFAULT_TOKENS = 140
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hit:
-    """A chunk that a search found. `score` is in [0, 1]; `bm25` is FTS5's (smaller is better)."""
+class Known:
+    """What is known of a document: the hash of its file, its version, and the folder that it was added from."""
 
-    chunk_id: int
-    document: str
-    document_version: int
+    sha256: str
+    version: int
+    root: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """One version of a document. `pages` are the offsets in `text` at which page 1, 2, ... begins; `current`: the newest."""
+
+    collection: str
+    name: str
     title: str
     text: str
-    score: float
-    bm25: float
+    version: int
+    current: bool
+    pages: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AddReport:
-    """What an indexing did; `unread` has a sentence for each file that could not be read."""
+class WatchedFolder:
+    """A folder that is looked at again by schedule."""
 
-    added: int = 0
-    changed: int = 0
-    unchanged: int = 0
-    removed: int = 0
-    unread: tuple[str, ...] = field(default=())
-
-
-def query_terms(question: str) -> list[str]:
-    """Return the terms of a question that carry meaning, lower-cased, each once (all of its words when none does)."""
-    words = list(dict.fromkeys(word.casefold() for word in _WORD.findall(question)))
-    return [word for word in words if word not in _STOPWORDS][:MAX_TERMS] or words[:MAX_TERMS]
+    root: str
+    collection: str = MAIN
+    under: str = ""
+    by_setting: bool = False  # it is documents.folder, not one that a person added
 
 
-def _quoted(term: str) -> str:
-    return '"' + term.replace('"', '""') + '"'
-
-
-def _read(file: Path) -> tuple[str, str]:
-    """Return a file's text and hash. Raises DocumentError."""
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise DocumentError(f"{file} cannot be read: {error.strerror or error}.") from error
-    if b"\0" in data:
-        raise DocumentError(f"{file} is not a text file: save it as UTF-8 Markdown or text.")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DocumentError(f"{file} is not UTF-8 (byte {error.start}): save it as UTF-8.") from error
-    return text.replace("\r\n", "\n"), hashlib.sha256(data).hexdigest()
+def _now() -> str:
+    return timestamp(datetime.now(UTC))
 
 
 class DocumentStore:
-    """The documents of one home, and search over them."""
+    """The documents of one home. `split` cuts them into chunks; `chunking` names how, so that a change of it is noticed."""
 
-    def __init__(self, path: Path, *, chunk_chars: int = 560) -> None:
-        self._connections = Connections(path, [document_migrations])
-        self._chunk_chars = chunk_chars
+    def __init__(self, path: Path, *, split: Split | None = None, chunking: str = "") -> None:
+        if split is None:
+            split = splitter = Splitter(DEFAULT_TOKENS)
+            chunking = splitter.name
+        self.connections = Connections(path, [document_migrations])
+        self._split = split
+        self._chunking = chunking
 
-    def add_folder(self, folder: Path) -> AddReport:
-        """Make the index hold exactly the readable pages of `folder`; unchanged files are skipped by their hash.
+    def known(self, collection: str = MAIN) -> dict[str, Known]:
+        """Return what is known of each document of a collection, by name."""
+        rows = self.connections.db.execute(
+            "select name, sha256, version, root from documents where collection = ?", [collection]
+        ).fetchall()
+        return {row[0]: Known(sha256=row[1], version=row[2], root=row[3]) for row in rows}
 
-        A file that cannot be read is reported and what was indexed of it before stays. Raises DocumentError for a missing folder.
+    def put(
+        self, *, collection: str = MAIN, name: str, root: str = "", text: str, pages: Sequence[int] = (), sha256: str
+    ) -> Literal["added", "changed"]:
+        """Take in a document, or its next version, in one transaction.
+
+        Raises DocumentError when a document of another folder has this name, and is still there.
         """
-        if not folder.is_dir():
-            raise DocumentError(f"There is no documents folder {folder}: name one with Markdown or text files.")
-        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-        counts = {"added": 0, "changed": 0, "unchanged": 0}
-        unread: list[str] = []
-        seen: set[str] = set()
-        for file in files:
-            path = file.relative_to(folder).as_posix()
-            seen.add(path)
-            try:
-                text, digest = _read(file)
-            except DocumentError as error:
-                unread.append(str(error))
-                continue
-            counts[self._put(path, text, digest)] += 1
-        removed = self.remove(path for path in self.paths() if path not in seen)
-        return AddReport(**counts, removed=removed, unread=tuple(unread))
-
-    def _put(self, path: str, text: str, digest: str) -> str:
-        with self._connections.write() as db:
-            known = db.execute("select id, sha256, version from documents where path = ?", [path]).fetchone()
-            if known and known[1] == digest:
-                return "unchanged"
-            title = page_title(text, Path(path).stem)
-            if known:
-                db.execute("delete from chunks where document_id = ?", [known[0]])
-                db.execute(
-                    "update documents set title = ?, text = ?, sha256 = ?, version = version + 1 where id = ?",
-                    [title, text, digest, known[0]],
+        text = storable(text)
+        title = page_title(text, Path(name).stem)
+        chunks = self._split(text, fallback_title=Path(name).stem, pages=pages)
+        now = _now()
+        with self.connections.write() as db:
+            row = db.execute(
+                "select id, version, root, sha256 from documents where collection = ? and name = ?", [collection, name]
+            ).fetchone()
+            if row and row[2] and root and row[2] != root and (Path(row[2]) / name).exists():
+                raise DocumentError(
+                    f"{name} is in the collection {collection!r} already, from {row[2]}: add this one with --under FOLDER, "
+                    "or to another --collection."
                 )
-                document_id = known[0]
+            if row:
+                document_id, version = row[0], row[1] + (row[3] != sha256)
+                db.execute("delete from chunks where document_id = ?", [document_id])
+                db.execute(
+                    "update documents set title = ?, sha256 = ?, chunking = ?, version = ?, root = ?, added_at = ? where id = ?",
+                    [title, sha256, self._chunking, version, root or row[2], now, document_id],
+                )
             else:
+                gone = db.execute("select version from gone where collection = ? and name = ?", [collection, name]).fetchone()
+                version = gone[0] + 1 if gone else 1
                 document_id = db.execute(
-                    "insert into documents (path, title, text, sha256, version) values (?, ?, ?, ?, 1)",
-                    [path, title, text, digest],
+                    "insert into documents (collection, name, root, title, sha256, chunking, version, added_at) "
+                    "values (?, ?, ?, ?, ?, ?, ?, ?)",
+                    [collection, name, root, title, sha256, self._chunking, version, now],
                 ).lastrowid
-            chunks = split_page(text, fallback_title=Path(path).stem, max_chars=self._chunk_chars)
-            for ordinal, chunk in enumerate(chunks):
-                db.execute(
-                    "insert into chunks (document_id, ordinal, title, text, start, end) values (?, ?, ?, ?, ?, ?)",
-                    [document_id, ordinal, chunk.title, chunk.text, chunk.start, chunk.end],
-                )
-            return "changed" if known else "added"
+            db.execute(
+                "insert or replace into versions (document_id, version, title, text, pages, added_at) values (?, ?, ?, ?, ?, ?)",
+                [document_id, version, title, text, json.dumps(list(pages)), now],
+            )
+            _insert_chunks(db, document_id, chunks)
+            _changed(db)
+        return "changed" if row else "added"
 
-    def remove(self, paths: Iterable[str]) -> int:
-        """Remove documents from the index at once; returns how many there were."""
+    def recut(self) -> int:
+        """Cut the documents anew that were cut in another way, from their kept text; returns how many there were."""
+        rows = self.connections.db.execute(
+            "select d.id, d.name, v.text, v.pages from documents d "
+            "join versions v on v.document_id = d.id and v.version = d.version where d.chunking <> ?",
+            [self._chunking],
+        ).fetchall()
+        for document_id, name, text, pages in rows:
+            chunks = self._split(text, fallback_title=Path(name).stem, pages=json.loads(pages))
+            with self.connections.write() as db:
+                db.execute("delete from chunks where document_id = ?", [document_id])
+                _insert_chunks(db, document_id, chunks)
+                db.execute("update documents set chunking = ? where id = ?", [self._chunking, document_id])
+                _changed(db)
+        return len(rows)
+
+    def remove(self, names: Iterable[str], *, collection: str = MAIN) -> int:
+        """Remove documents with all their versions from the index at once; returns how many there were."""
         count = 0
-        for path in list(paths):
-            with self._connections.write() as db:
-                db.execute("delete from chunks where document_id = (select id from documents where path = ?)", [path])
-                count += db.execute("delete from documents where path = ?", [path]).rowcount
+        for name in list(names):
+            with self.connections.write() as db:
+                row = db.execute(
+                    "select id, version from documents where collection = ? and name = ?", [collection, name]
+                ).fetchone()
+                if row is None:
+                    continue
+                # chunks first and by themselves: a cascade would not fire the trigger that keeps the words in step
+                db.execute("delete from chunks where document_id = ?", [row[0]])
+                db.execute("delete from documents where id = ?", [row[0]])
+                db.execute("insert or replace into gone (collection, name, version) values (?, ?, ?)", [collection, name, row[1]])
+                _changed(db)
+                count += 1
         return count
 
-    def paths(self) -> list[str]:
-        """Return the paths of all documents, sorted."""
-        return [row[0] for row in self._connections.db.execute("select path from documents order by path").fetchall()]
+    def paths(self, collection: str = "") -> list[str]:
+        """Return the names of all documents (of a collection, when one is named), sorted."""
+        rows = self.connections.db.execute(
+            "select name from documents where ? in ('', collection) order by name", [collection]
+        ).fetchall()
+        return [row[0] for row in rows]
 
-    def describe(self) -> list[dict[str, object]]:
-        """Return one row a document: path, title, version, chunks, added_at."""
-        rows = self._connections.db.execute(
-            "select path, title, version, (select count(*) from chunks where document_id = documents.id), added_at "
-            "from documents order by path"
+    def collections(self) -> dict[str, int]:
+        """Return the number of documents of each collection, by name."""
+        rows = self.connections.db.execute("select collection, count(*) from documents group by collection order by collection")
+        return dict(rows.fetchall())
+
+    def describe(self, collection: str = "") -> list[dict[str, object]]:
+        """Return one row a document: collection, path, title, version, chunks, added_at."""
+        rows = self.connections.db.execute(
+            "select collection, name, title, version, (select count(*) from chunks where document_id = documents.id), added_at "
+            "from documents where ? in ('', collection) order by collection, name",
+            [collection],
         )
-        return [dict(zip(("path", "title", "version", "chunks", "added_at"), row, strict=True)) for row in rows.fetchall()]
+        names = ("collection", "path", "title", "version", "chunks", "added_at")
+        return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
 
-    def page(self, path: str) -> tuple[str, str, int]:
-        """Return title, text and version of a document. Raises DocumentError."""
-        row = self._connections.db.execute("select title, text, version from documents where path = ?", [path]).fetchone()
+    def document(self, name: str, *, collection: str = MAIN, version: int | None = None) -> Document:
+        """Return a document in its current version, or in `version` where that is kept. Raises DocumentError."""
+        row = self.connections.db.execute(
+            "select d.collection, d.name, v.title, v.text, v.version, v.version = d.version, v.pages from documents d "
+            "join versions v on v.document_id = d.id and v.version in (?, d.version) where d.collection = ? and d.name = ? "
+            "order by v.version = ? desc limit 1",
+            [version, collection, name, version],
+        ).fetchone()
         if row is None:
-            raise DocumentError(f"There is no document {path!r}: see `nightschool documents list`.")
-        return row[0], row[1], row[2]
+            raise DocumentError(
+                f"There is no document {name!r} in the collection {collection!r}: see `nightschool documents list`."
+            )
+        return Document(
+            collection=row[0],
+            name=row[1],
+            title=row[2],
+            text=row[3],
+            version=row[4],
+            current=bool(row[5]),
+            pages=tuple(json.loads(row[6])),
+        )
+
+    def watch(self, folder: WatchedFolder) -> None:
+        """Remember to look at a folder again by schedule."""
+        with self.connections.write() as db:
+            db.execute(
+                "insert or replace into folders (root, collection, under, by_setting, added_at) values (?, ?, ?, ?, ?)",
+                [folder.root, folder.collection, folder.under, int(folder.by_setting), _now()],
+            )
+
+    def unwatch(self, root: str) -> bool:
+        """Forget a watched folder; its documents stay. Says whether it was watched."""
+        with self.connections.write() as db:
+            return bool(db.execute("delete from folders where root = ?", [root]).rowcount)
+
+    def watched(self) -> list[WatchedFolder]:
+        """Return the watched folders."""
+        rows = self.connections.db.execute(
+            "select root, collection, under, by_setting from folders order by root, collection"
+        ).fetchall()
+        return [WatchedFolder(root=row[0], collection=row[1], under=row[2], by_setting=bool(row[3])) for row in rows]
+
+    def generation(self) -> int:
+        """Return a number that grows with every change of what a search can see."""
+        return int(self.connections.db.execute("select value from state where key = 'generation'").fetchone()[0])
 
     def index_hash(self) -> str:
         """Return a hash of everything that a search can see."""
         digest = hashlib.sha256()
-        for row in self._connections.db.execute("select path, sha256, version from documents order by path").fetchall():
+        rows = self.connections.db.execute(
+            "select collection, name, sha256, version, chunking from documents order by collection, name"
+        )
+        for row in rows.fetchall():
             digest.update(repr(tuple(row)).encode())
+        digest.update(
+            repr(self.connections.db.execute("select encoder, count(*) from vectors group by encoder").fetchall()).encode()
+        )
         return digest.hexdigest()
 
-    def search(self, question: str, *, limit: int, following: int = 0) -> list[Hit]:
-        """Return the `limit` best chunks for a question, best first, each joined by `following` chunks of its section."""
-        terms = query_terms(question)
-        if not terms:
-            return []
-        db = self._connections.db
-        rows = db.execute(
-            "select c.id, d.path, d.version, c.title, c.text, bm25(chunks_fts, ?, 1.0) as rank, d.id, c.ordinal "
-            "from chunks_fts join chunks c on c.id = chunks_fts.rowid join documents d on d.id = c.document_id "
-            "where chunks_fts match ? order by rank limit ?",
-            [TITLE_WEIGHT, " OR ".join(_quoted(term) for term in terms), limit],
-        ).fetchall()
-        scores = self._coverage(terms, [row[0] for row in rows])
-        return [
-            Hit(
-                chunk_id=row[0],
-                document=row[1],
-                document_version=row[2],
-                title=row[3],
-                text=self._joined(row[6], row[7], row[3], row[4], following),
-                score=round(scores[row[0]], 4),
-                bm25=row[5],
-            )
-            for row in rows
-        ]
 
-    def _coverage(self, terms: list[str], chunk_ids: list[int]) -> dict[int, float]:
-        """Weigh each term by its rarity and return, for each chunk, the share of the weight asked for that it holds."""
-        db = self._connections.db
-        total = db.execute("select count(*) from chunks").fetchone()[0]
-        held = dict.fromkeys(chunk_ids, 0.0)
-        whole = 0.0
-        marks = ",".join("?" * len(chunk_ids))
-        for term in terms:
-            known = db.execute("select count(*) from chunks_fts where chunks_fts match ?", [_quoted(term)]).fetchone()[0]
-            weight = math.log(1 + (total - known + 0.5) / (known + 0.5))
-            whole += weight
-            if known and chunk_ids:
-                having = db.execute(
-                    f"select rowid from chunks_fts where chunks_fts match ? and rowid in ({marks})", [_quoted(term), *chunk_ids]
-                )
-                for (chunk_id,) in having.fetchall():
-                    held[chunk_id] += weight
-        enough = min(whole, FULL_WEIGHT)
-        return {chunk_id: min(1.0, value / enough) if enough else 0.0 for chunk_id, value in held.items()}
+def _insert_chunks(db: Database, document_id: int, chunks: Sequence[Any]) -> None:
+    for ordinal, chunk in enumerate(chunks):
+        db.execute(
+            "insert into chunks (document_id, ordinal, title, text, start, end, page) values (?, ?, ?, ?, ?, ?, ?)",
+            [document_id, ordinal, chunk.title, chunk.text, chunk.start, chunk.end, chunk.page],
+        )
 
-    def _joined(self, document_id: int, ordinal: int, title: str, text: str, following: int) -> str:
-        if not following:
-            return text
-        rows = self._connections.db.execute(
-            "select title, text from chunks where document_id = ? and ordinal > ? and ordinal <= ? order by ordinal",
-            [document_id, ordinal, ordinal + following],
-        ).fetchall()
-        pieces = [text]
-        for next_title, next_text in rows:
-            if next_title != title:
-                break
-            pieces.append(next_text)
-        return "\n\n".join(pieces)
+
+def _changed(db: Database) -> None:
+    db.execute("update state set value = value + 1 where key = 'generation'")

@@ -256,7 +256,7 @@ def _raise_error(answer: dict[str, Any]) -> None:
         return
     if error.get("type") == "exceed_context_size_error":
         raise EngineError(
-            f"The prompt has {error['n_prompt_tokens']} tokens and the model is set to {error['n_ctx']}: ask a shorter question, "
-            "turn the history off, or raise `context`."
+            f"The prompt has {error['n_prompt_tokens']} tokens, and the model takes {error['n_ctx']} with its answer: "
+            "shorten the question, or turn the history off."
         )
     raise EngineError(f"The model failed: {error.get('message', error)}.")

@@ -97,8 +97,8 @@ class TransformersEngine:
         prompt = self._template.encode(request.messages)
         if len(prompt) >= self._context:
             raise EngineError(
-                f"The prompt has {len(prompt)} tokens and the model is set to {self._context}: ask a shorter question, "
-                "turn the history off, or raise `context`."
+                f"The prompt has {len(prompt)} tokens, and the model takes {self._context} with its answer: shorten the "
+                "question, or turn the history off."
             )
         limit = min(request.max_tokens, self._context - len(prompt))
         written: list[int] = []

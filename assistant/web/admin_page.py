@@ -12,13 +12,14 @@ from typing import Any
 
 import gradio as gr
 
-from assistant.services import Services
+from assistant.services import SWAP_REFUSED, Services
 from assistant.web import admin_view as view
 from assistant.web.chat_page import signed_in
 from assistant.web.guard import ADMINS_ONLY
 from assistant.web.header import header_html
 from assistant.web.messages import version_name
 from assistant.web.notice import notice_html
+from feedback.audit import AuditEntry
 from feedback.errors import AdapterError, NightInProgress, NightschoolError, RunError
 from feedback.records import User
 from training.registry import BASE
@@ -27,6 +28,9 @@ from training.schedule import next_due
 LIVE_SECONDS = 2.0
 SLOW_SECONDS = 20.0
 DAYS = 30
+ERRORS = 10
+AUDIT_LOOKED_AT = 500
+"""Among how many of the newest entries of the audit refused swaps are looked for."""
 KINDS = {"up": "#2f8f57", "down": "#c2483d", "correction": "#3f78b5"}
 """The colours of the ratings by day; they differ in lightness too, for those who do not see them apart."""
 
@@ -109,18 +113,20 @@ class AdminPage:
         if not reason.strip():
             raise AdapterError(f"Promoting {version} over the gate needs a reason: say why, it is recorded.")
         self._registry.promote(version, user.name, reason.strip(), True)
-        return self._now_serving()
+        return self._now_serving(version)
 
     def _roll_back(self, user: User, reason: str) -> str:
-        self._registry.rollback(user.name, reason.strip())
-        return self._now_serving()
+        return self._now_serving(self._registry.rollback(user.name, reason.strip()))
 
-    def _now_serving(self) -> str:
+    def _now_serving(self, wanted: str) -> str:
         """Move the pool at once instead of within the second that the server takes."""
         refused = self._services.follow_registry()
+        current = self._registry.current()
+        if refused is None and current != wanted:  # the server's own look was faster
+            refused = f"{wanted} was refused or replaced at once: see the last errors."
         if refused is not None:
             raise AdapterError(refused)
-        name = version_name(self._registry.current())
+        name = version_name(current)
         return f"{name[0].upper()}{name[1:]} answers from now on; answers that are being written end on the one before."
 
     def _live(self) -> tuple[Any, ...]:
@@ -168,8 +174,12 @@ class AdminPage:
             gr.update(
                 value=f"Roll back to {version_name(previous)}" if previous else "Roll back", interactive=previous is not None
             ),
-            view.errors_html(self._services.store.recent_errors(10)),
+            view.errors_html(self._services.store.recent_errors(ERRORS), self._refused_swaps()),
         )
+
+    def _refused_swaps(self) -> list[AuditEntry]:
+        entries = self._services.store.audit_entries(AUDIT_LOOKED_AT)
+        return [entry for entry in entries if entry.action == SWAP_REFUSED][:ERRORS]
 
     def _next_night(self) -> str:
         due = next_due(self._services.settings.night.cron, datetime.now(UTC))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from assistant.web.messages import version_name
+from feedback.audit import AuditEntry
 from feedback.turns import FailedAnswer
 from training.registry import AdapterRow
 from training.runs import Run
@@ -144,19 +145,16 @@ def adapters_html(rows: Sequence[AdapterRow], *, serving: str) -> str:
     return _panel("Adapters", _table(("Version", "Gate", "Run", "Published", "Last promoted"), cells, empty=""))
 
 
-def errors_html(errors: Sequence[FailedAnswer]) -> str:
-    """Return the table of failed answers, newest first."""
+def errors_html(errors: Sequence[FailedAnswer], refused: Sequence[AuditEntry]) -> str:
+    """Return the table of failed answers and of adapters that could not be put into service, newest first."""
+    failed = [(each.at, each.user_name, each.question, each.adapter, each.error) for each in errors]
+    swaps = [(each.at, each.actor, "(a swap)", str(each.detail["version"]), str(each.detail["reason"])) for each in refused]
     rows = [
-        (
-            _tight(when(each.at)),
-            _tight(each.user_name),
-            _cell(each.question),
-            _tight(version_name(each.adapter)),
-            _cell(each.error),
-        )
-        for each in errors
+        (_tight(when(at)), _tight(who), _cell(question), _tight(version_name(adapter)), _cell(error))
+        for at, who, question, adapter, error in sorted([*failed, *swaps], reverse=True)
     ]
-    return _panel("Last errors", _table(("When", "Who", "Question", "Adapter", "Error"), rows, empty="No answer has failed."))
+    empty = "No answer has failed, and no adapter was refused."
+    return _panel("Last errors", _table(("When", "Who", "Question", "Adapter", "Error"), rows, empty=empty))
 
 
 def _outcome(run: Run) -> str:

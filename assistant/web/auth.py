@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from assistant.web import pages
 from assistant.web.guard import COOKIE, Throttle, current_user
+from feedback.errors import NightschoolError
 from feedback.records import User
 from feedback.store import FeedbackStore
 
@@ -21,6 +22,15 @@ HASHES_AT_ONCE = 4
 """Each password check takes some 64 MiB and one core for a moment; a burst of logins must not take the machine."""
 
 _WRONG = "The name or the password is wrong: try again."
+
+
+class TooManyGuesses(NightschoolError):
+    """Somebody who has to wait before he may try again."""
+
+    def __init__(self, seconds: float) -> None:
+        minutes = math.ceil(seconds / 60)
+        super().__init__(f"Too many wrong passwords: try again in {minutes} minute{'s' if minutes > 1 else ''}.")
+        self.headers = {"Retry-After": str(math.ceil(seconds))}  # says the same to a program
 
 
 class Logins:
@@ -40,23 +50,28 @@ class Logins:
         """How long a login lasts."""
         return self._hours * 3600
 
-    def wait(self, name: str, address: str) -> float:
-        """Return the seconds until this person may try again from this address; 0 when now."""
-        return max(self._per_person.wait_seconds(_person(name, address)), self._per_address.wait_seconds(address))
-
     def check(self, name: str, password: str, address: str) -> User | None:
-        """Return the user, or None when the name or the password is wrong (which is counted)."""
-        with self._hashing:
+        """Return the user, or None when the name or the password is wrong (which is counted). Raises TooManyGuesses."""
+        person = _person(name, address)
+        with self._hashing:  # counted in here: people who wait for their turn are no guesses
+            self._count(person, address)
             user = self._store.verify_user(name, password)
-        if user is None:
-            self._per_person.failed(_person(name, address))
-            self._per_address.failed(address)
-            return None
-        self._per_person.succeeded(_person(name, address))
+        if user is not None:
+            self._per_person.forget(person)
+            self._per_address.take_back(address)
         return user
 
+    def _count(self, person: str, address: str) -> None:
+        wait = self._per_person.attempt(person)
+        if wait == 0:
+            wait = self._per_address.attempt(address)
+            if wait:
+                self._per_person.take_back(person)
+        if wait:
+            raise TooManyGuesses(wait)
+
     def open(self, name: str, password: str, address: str) -> str | None:
-        """Return the token of a new session, or None when the name or the password is wrong (which is counted)."""
+        """Return the token of a new session, or None when the name or the password is wrong (counted). Raises TooManyGuesses."""
         user = self.check(name, password, address)
         return self._store.open_session(user.id, hours=self._hours) if user else None
 
@@ -75,17 +90,6 @@ def _person(name: str, address: str) -> str:
 def address_of(request: Request) -> str:
     """Return the address that a request came from."""
     return request.client.host if request.client else "unknown"
-
-
-def wait_sentence(seconds: float) -> str:
-    """Return what somebody reads who has to wait before he may try again."""
-    minutes = math.ceil(seconds / 60)
-    return f"Too many wrong passwords: try again in {minutes} minute{'s' if minutes > 1 else ''}."
-
-
-def retry_after(seconds: float) -> dict[str, str]:
-    """Return the header that says the same to a program."""
-    return {"Retry-After": str(math.ceil(seconds))}
 
 
 def keep_session(request: Request, response: Response, token: str, *, seconds: int) -> None:
@@ -119,11 +123,11 @@ def login_routes(logins: Logins, store: FeedbackStore) -> APIRouter:
     ) -> Response:
         address = address_of(request)
         target = safe_next(next)
-        wait = logins.wait(name, address)
-        if wait > 0:
-            page = pages.login(error=wait_sentence(wait), name=name, next_path=target)
-            return HTMLResponse(page, status_code=429, headers=retry_after(wait))
-        token = logins.open(name, password, address)
+        try:
+            token = logins.open(name, password, address)
+        except TooManyGuesses as many:
+            page = pages.login(error=str(many), name=name, next_path=target)
+            return HTMLResponse(page, status_code=429, headers=many.headers)
         if token is None:
             return HTMLResponse(pages.login(error=_WRONG, name=name, next_path=target), status_code=401)
         response = RedirectResponse(target, status_code=303)

@@ -149,7 +149,8 @@ def _hardened(send: Send) -> Send:
 class Throttle:
     """Counts failures by key and says how long to wait; forgets them after `window` seconds. Kept in memory only.
 
-    `clock` gives seconds. Safe to share between threads.
+    An attempt counts as failed from its start until it is taken back: of many at once only `allowed` begin. `clock` gives
+    seconds. Safe to share between threads.
     """
 
     def __init__(
@@ -162,22 +163,26 @@ class Throttle:
         self._failures: dict[str, list[float]] = {}
         self._lock = threading.Lock()
 
-    def wait_seconds(self, key: str) -> float:
-        """Return the seconds until this key may try again; 0 when it may now."""
+    def attempt(self, key: str) -> float:
+        """Count an attempt of this key and return 0; or count nothing and return the seconds until it may try again."""
         with self._lock:
-            recent = self._recent(key)
-            return 0.0 if len(recent) < self._allowed else recent[-self._allowed] + self._window - self._clock()
-
-    def failed(self, key: str) -> None:
-        """Count a failure of this key."""
-        with self._lock:
-            recent = self._recent(key)
+            recent, now = self._recent(key), self._clock()
+            if len(recent) >= self._allowed:
+                return recent[-self._allowed] + self._window - now
             if key not in self._failures and len(self._failures) >= self._most_keys:
                 self._failures.pop(next(iter(self._failures)))  # the oldest key; an attacker's flood must not grow the memory
-            self._failures[key] = [*recent, self._clock()]
+            self._failures[key] = [*recent, now]
+            return 0.0
 
-    def succeeded(self, key: str) -> None:
-        """Forget the failures of this key."""
+    def take_back(self, key: str) -> None:
+        """Forget the newest attempt of this key: it did not fail."""
+        with self._lock:
+            recent = self._failures.pop(key, [])[:-1]
+            if recent:
+                self._failures[key] = recent
+
+    def forget(self, key: str) -> None:
+        """Forget all attempts of this key."""
         with self._lock:
             self._failures.pop(key, None)
 

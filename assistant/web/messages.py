@@ -21,6 +21,11 @@ Block = Callable[[str], object]
 """Wraps HTML as a component of the chat: the page gives Gradio's, tests give `str`."""
 
 _MARKDOWN_LINK = re.compile(r"!?\[([^\]\n]*)\]\([^)\n]*\)")
+_LIVE = re.compile(
+    rf"{CITATION.pattern}|```[^`\n]*\n(?P<block>[^`]*)(?:```|\Z)|`(?P<code>[^`\n]+)`|[\[\]@`]|!(?=\[)|:(?=//)|(?<=www)\.",
+    re.IGNORECASE,
+)
+"""Citations, code, and all that begins a link, an image or a reference, or makes an address of bare text."""
 _MARKDOWN_MARKS = re.compile(r"([\\`*_#\[\]|~$])")
 _BULLET = re.compile(r"^(\s*)([-+])(?=\s)", re.MULTILINE)
 _NUMBERED = re.compile(r"^(\s*\d+)([.)])(?=\s)", re.MULTILINE)
@@ -47,13 +52,25 @@ def answer_markdown(text: str, *, turn_id: str, passages: Sequence[Passage]) -> 
     What a model writes may come from a document: other links keep their words alone, and images and HTML become text.
     """
     known = {passage.number: passage for passage in passages}
-    quiet = _MARKDOWN_LINK.sub(r"\1", text).replace("&", "&amp;").replace("<", "&lt;").replace("![", "!\\[")
+    quiet = _MARKDOWN_LINK.sub(r"\1", text).replace("&", "&amp;").replace("<", "&lt;")
 
-    def link(match: re.Match[str]) -> str:
-        passage = known.get(int(match[1]))
-        return match[0] if passage is None else f"[\\[{passage.number}\\]]({passage_link(turn_id, passage)})"
+    def settle(match: re.Match[str]) -> str:
+        passage = known.get(int(match[1])) if match[1] else None
+        if passage is not None:
+            return f"[\\[{passage.number}\\]]({passage_link(turn_id, passage)})"
+        if match["block"] is not None:
+            return f"<pre><code>{_code(match['block'])}</code></pre>"
+        if match["code"]:
+            return f"<code>{_code(match['code'])}</code>"
+        # as entities: what a backslash does depends on the one that may stand before it
+        return "".join(f"&#{ord(character)};" for character in match[0])
 
-    return CITATION.sub(link, quiet)
+    return _LIVE.sub(settle, quiet)
+
+
+def _code(escaped: str) -> str:
+    """Return code, already escaped for HTML, with no mark of Markdown: in a code span of its own entities would show."""
+    return re.sub(r"[^\w\s&;]|_", lambda mark: f"&#{ord(mark[0])};", escaped)
 
 
 def passage_link(turn_id: str, passage: Passage) -> str:

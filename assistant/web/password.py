@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from assistant.web import pages
-from assistant.web.auth import Logins, address_of, keep_session, retry_after, safe_next, wait_sentence
+from assistant.web.auth import Logins, TooManyGuesses, address_of, keep_session, safe_next
 from assistant.web.guard import LOGIN_FIRST, current_user, problem_response
 from feedback.errors import StoreError
 
@@ -48,10 +48,11 @@ def password_routes(logins: Logins) -> APIRouter:
         if new != repeated:
             return again(_NOT_THE_SAME, 400)
         if not one_time:
-            wait = logins.wait(user.name, address)
-            if wait > 0:
-                return again(wait_sentence(wait), 429, retry_after(wait))
-            if logins.check(user.name, current, address) is None:
+            try:
+                known = logins.check(user.name, current, address)
+            except TooManyGuesses as many:
+                return again(str(many), 429, many.headers)
+            if known is None:
                 return again(_WRONG, 401)
         try:
             token = logins.change(user, new)

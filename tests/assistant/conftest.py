@@ -1,4 +1,4 @@
-"""The embedded model, imported once and kept in pytest's cache; adapters made of random numbers; an engine without a model."""
+"""The embedded model, imported once and kept; adapters of random numbers; an engine without a model; the web application."""
 
 from __future__ import annotations
 
@@ -6,17 +6,25 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from assistant.adapter_checks import linear_shapes
 from assistant.engines.base import BASE_VERSION, AdapterVersion, CanaryReading, ChatRequest, Delta, LoadedAdapter
 from assistant.models import EMBEDDED, BaseModel, open_base, write_gguf
-from feedback.records import Message
+from feedback.records import Message, Turn
 from training.lora_gguf import convert
 
+if TYPE_CHECKING:
+    from assistant.services import Services
+
+SITE = "http://testserver"
 MakeAdapter = Callable[..., Path]
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -129,3 +137,76 @@ class SpeakingEngine:
 def speaking_engine() -> SpeakingEngine:
     """A fresh engine without a model."""
     return SpeakingEngine()
+
+
+@pytest.fixture
+def bare(tmp_path: Path, speaking_engine: SpeakingEngine) -> Services:
+    """The parts of a server on a new home, without users and pages: quick to make."""
+    from assistant.config import Settings
+    from assistant.home import Home
+    from assistant.services import assemble
+
+    home = Home(tmp_path / "bare")
+    base = BaseModel(name="speaker", path=home.models, hf_dir=home.models, gguf_path=None, sha256="0" * 64)
+    return assemble(home, Settings(), base, speaking_engine)
+
+
+# ---- the web application, driven by a client ----
+
+
+@pytest.fixture(scope="module")
+def services(make_services: Callable[..., Services], tmp_path_factory: pytest.TempPathFactory) -> Services:
+    """One for the module: laying out the pages takes seconds. What changes adapters, nights or pages uses `own`."""
+    return make_services(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture
+def own(make_services: Callable[..., Services], tmp_path: Path) -> Services:
+    return make_services(tmp_path / "home")
+
+
+@pytest.fixture(scope="module")
+def app(services: Services) -> FastAPI:
+    from assistant.web.app import create_app
+
+    return create_app(services)
+
+
+@pytest.fixture(scope="module")
+def opened(app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(app, base_url=SITE, follow_redirects=False) as opened:
+        yield opened
+
+
+@pytest.fixture
+def client(opened: TestClient) -> TestClient:
+    opened.cookies.clear()
+    return opened
+
+
+@pytest.fixture
+def log_in(client: TestClient, passwords: dict[str, str]) -> Callable[[str], TestClient]:
+    def log_in(name: str) -> TestClient:
+        client.cookies.clear()
+        reply = client.post("/login", data={"name": name, "password": passwords[name]}, headers={"origin": SITE})
+        assert reply.status_code == 303, reply.text
+        return client
+
+    return log_in
+
+
+@pytest.fixture
+def ask_of() -> Callable[..., Turn]:
+    def ask_of(services: Services, name: str, question: str = "What may a room in London cost?") -> Turn:
+        user = services.store.user_by_name(name)
+        conversation = services.store.start_conversation(user.id, history=False)
+        events = list(services.chat.ask(user_id=user.id, conversation_id=conversation, question=question, history=False))
+        turn: Turn = events[-1].turn
+        return turn
+
+    return ask_of
+
+
+@pytest.fixture
+def ask(services: Services, ask_of: Callable[..., Turn]) -> Callable[..., Turn]:
+    return partial(ask_of, services)

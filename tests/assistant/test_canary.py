@@ -53,9 +53,3 @@ def test_the_record_of_another_build_is_set_aside_and_said(readings) -> None:
     base, adapter = readings
     elsewhere = copy.deepcopy(base) | {"build": "speaking 0 on another machine"}
     assert canary.check("v0001", adapter, base, elsewhere) == "other build"
-
-
-def test_readings_survive_json(readings) -> None:
-    _, adapter = readings
-    assert [reading.prompt for reading in canary.readings_of(adapter)] == [prompt[-1].content for prompt in canary.PROMPTS]
-    assert canary.readings_of(adapter)[0].logprobs[0] == pytest.approx(-1.5)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from assistant.chat import Done, Piece, Sources
+from assistant.ask import source_lines
+from assistant.chat import Chat, Done, Piece, Sources
+from assistant.engines.base import ChatRequest, Delta
+from assistant.prompt import Prepared, PromptBuilder
 from assistant.services import Services
 from feedback.errors import NotYourTurn, QuestionError, QueueFull
 from feedback.records import Turn
@@ -17,6 +22,52 @@ from feedback.wording import REFUSAL
 @pytest.fixture
 def services(make_services: Callable[..., Services], tmp_path: Path) -> Services:
     return make_services(tmp_path / "home", queue=2)
+
+
+class Dictated:
+    """An engine that streams what it was told to, in small pieces."""
+
+    name = "dictated 1"
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def stream(self, request: ChatRequest, adapter: object) -> Iterator[Delta]:
+        for at in range(0, len(self._text), 3):
+            yield Delta(text=self._text[at : at + 3])
+        yield Delta(text="", finish_reason="stop", prompt_tokens=20, completion_tokens=len(self._text))
+
+
+class FarPages:
+    """Prepares questions as served, with passages that hardly touch them."""
+
+    def __init__(self, prompts: PromptBuilder) -> None:
+        self._prompts = prompts
+
+    def prepare(self, *question: Any, **options: Any) -> Prepared:
+        prepared = self._prompts.prepare(*question, **options)
+        return replace(prepared, passages=tuple(replace(each, score=0.35, scores={}) for each in prepared.passages))
+
+
+def dictated(services: Services, question: str, text: str, *, far: bool = False) -> tuple[str, Turn]:
+    """Ask a model that answers `text`; give what was shown while it streamed, and the turn as it is stored."""
+    chat = Chat(
+        store=services.store,
+        prompts=FarPages(services.prompts) if far else services.prompts,  # type: ignore[arg-type]
+        engine=Dictated(text),  # type: ignore[arg-type]
+        pool=services.pool,
+        base_model="reader",
+        base_hash="0" * 64,
+        max_tokens=96,
+        queue=2,
+    )
+    user = services.store.user_by_name("anna").id
+    place = services.store.start_conversation(user, history=False)
+    events = list(chat.ask(user_id=user, conversation_id=place, question=question, history=False))
+    shown = "".join(event.text for event in events if isinstance(event, Piece))
+    (turn,) = services.store.turns(place)
+    assert isinstance(events[-1], Done) and events[-1].turn == turn
+    return shown, turn
 
 
 def ask(services: Services, question: str, *, name: str = "anna", conversation: str = "", history: bool = False) -> Turn:
@@ -44,6 +95,33 @@ def test_a_question_far_from_the_documents_is_refused_without_the_model(services
     assert turn.asked.messages == () and services.engine.seen == []  # type: ignore[attr-defined]
 
 
+def test_what_streams_is_what_is_stored_and_a_citation_of_a_passage_that_was_not_given_is_in_neither(services: Services) -> None:
+    written = "A room may cost €140 a night [1, 8]. Breakfast costs €19 [1] [9]."
+    shown, turn = dictated(services, "How much may a room in London cost a night?", written)
+    answer = turn.answer
+    assert answer is not None and answer.text == shown == "A room may cost €140 a night [1]. Breakfast costs €19 [1]."
+    assert (answer.written, answer.finish_reason, answer.error) == (written, "stop", None)
+    assert [(each.cited, each.supported) for each in answer.checks] == [((1,), True), ((1,), False)]
+    assert '"Breakfast costs €19 [1]." (not found in the sources)' in source_lines(turn)
+    assert "may cost €140 a night [1]" not in source_lines(turn)
+
+
+def test_an_answer_that_the_passages_do_not_hold_is_stored_as_a_refusal_with_what_was_written(services: Services) -> None:
+    question = "How much may a room in London cost a night?"
+    _, turn = dictated(services, question, "Rotorwing Limited flies them for €900 [1].", far=True)
+    answer = turn.answer
+    assert answer is not None and (answer.text, answer.finish_reason) == (REFUSAL, "refused")
+    assert answer.written == "Rotorwing Limited flies them for €900 [1]."
+    assert turn.asked.messages and answer.completion_tokens == len(answer.written)
+    lines = source_lines(turn)
+    assert "The documents do not hold what the model wrote" in lines and "Hotels  (travel/hotels.md)" in lines
+
+
+def test_the_closest_pages_stand_under_a_refusal_without_a_model(services: Services) -> None:
+    lines = source_lines(ask(services, "Does the hotel of the submarine dentist polish molars and periscopes?"))
+    assert "Closest pages:\n  Hotels  (travel/hotels.md)" in lines and "not hold what the model wrote" not in lines
+
+
 def test_an_answer_that_is_stopped_half_way_is_kept(services: Services) -> None:
     user = services.store.user_by_name("anna").id
     place = services.store.start_conversation(user, history=False)
@@ -55,7 +133,7 @@ def test_an_answer_that_is_stopped_half_way_is_kept(services: Services) -> None:
             break
     stream.close()  # type: ignore[attr-defined]
     (turn,) = services.store.turns(place)
-    assert turn.answer is not None and turn.answer.finish_reason == "stopped" and turn.answer.text
+    assert turn.answer is not None and turn.answer.finish_reason == "stopped" and turn.answer.text and turn.answer.checks
     assert all(entry["answering"] == 0 for entry in services.pool.describe()["loaded"])
 
 

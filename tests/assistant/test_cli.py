@@ -13,6 +13,7 @@ import pytest
 
 from assistant.home import Home
 from feedback.store import FeedbackStore
+from training.registry import FILES, AdapterRegistry
 
 
 def nightschool(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -63,7 +64,19 @@ def test_bad_input_is_one_clear_sentence(tmp_path: Path, arguments: list[str], e
     assert len(done.stderr.strip().splitlines()) == 1 and done.stdout == ""
 
 
-@pytest.mark.parametrize("arguments", [["nigth"], ["demo", "--documents", "x"], ["night"], ["bench", "swap", "--streams", "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nigth"],
+        ["demo", "--documents", "x"],
+        ["demo", "--minutes", "-1"],
+        ["demo", "--minutes", "0"],
+        ["--home", "elsewhere", "demo"],
+        ["serve", "--port", "99999"],
+        ["night"],
+        ["bench", "swap", "--streams", "0"],
+    ],
+)
 def test_wrong_usage_is_exit_code_2(tmp_path: Path, arguments: list[str]) -> None:
     assert nightschool(tmp_path, *arguments).returncode == 2
 
@@ -88,6 +101,26 @@ def test_a_user_added_on_the_command_line_may_log_in(tmp_path: Path) -> None:
     user = FeedbackStore(Home(tmp_path).db).verify_user("dora", "a long enough password")
     assert user is not None and user.role == "admin"
     assert "exists already" in nightschool(tmp_path, "users", "add", "dora", "--password", "another password").stderr
+
+
+def test_a_reset_prints_a_one_time_password_that_opens(tmp_path: Path) -> None:
+    nightschool(tmp_path, "users", "add", "dora", "--password", "a long enough password")
+    done = nightschool(tmp_path, "users", "reset", "dora")
+    assert done.returncode == 0 and done.stdout.startswith("dora / ")
+    user = FeedbackStore(Home(tmp_path).db).verify_user("dora", done.stdout.split()[2])
+    assert user is not None and user.must_change_password
+    assert "There is no user 'nobody'" in nightschool(tmp_path, "users", "reset", "nobody").stderr
+
+
+def test_a_promotion_claims_no_more_than_it_knows(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    for name in FILES:
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+    AdapterRegistry(home.db, home.adapters).publish(tmp_path, {}, "candidate", None)
+    promoted = nightschool(tmp_path, "adapters", "promote", "v0001", "--reason", "a try").stdout
+    assert promoted.startswith("v0001 is promoted. A running server follows within two seconds")
+    assert "in service" not in promoted and "one that refuses it goes back" in promoted
+    assert nightschool(tmp_path, "adapters", "rollback").stdout.startswith("Rolled back to base. A running server follows")
 
 
 def test_a_busy_port_is_named(tmp_path: Path) -> None:

@@ -62,8 +62,7 @@ def test_a_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def test_a_home_has_one_server(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    with home.serving():
-        assert home.is_served()
-        with pytest.raises(NightschoolError, match="already serves"), Home(tmp_path).serving():
-            pass
-    assert not home.is_served()
+    with home.serving(), pytest.raises(NightschoolError, match="already serves"), Home(tmp_path).serving():
+        pass
+    with Home(tmp_path).serving():
+        pass

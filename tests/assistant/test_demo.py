@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from assistant.demo import Story, _company, _examined, _side_by_side, in_turns
-from feedback.errors import DocumentError
+from assistant.demo import Story, _company, _examined, _side_by_side, _throw_away_home, in_turns
+from feedback.errors import DocumentError, RunError
 from training.questions import QuestionRow
 
 
@@ -64,6 +64,23 @@ def test_a_field_that_is_not_there_is_named(company: tuple[Path, Path]) -> None:
 def test_a_faster_machine_examines_more_and_never_more_than_there_are() -> None:
     assert _examined(30, 3.0, 500) < _examined(30, 1.0, 500) < _examined(60, 1.0, 500)
     assert _examined(30, 0.01, 183) == 183
+
+
+def test_a_story_that_fails_keeps_its_home_and_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NIGHTSCHOOL_HOME", str(tmp_path / "own"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with _throw_away_home(None) as home:
+        root = home.root
+    assert not root.exists()
+    with pytest.raises(RunError, match="see trainer"), _throw_away_home(None) as home:
+        (home.runs / "trainer.log").write_text("out of memory")
+        raise RunError("Training failed: see trainer.log.")
+    assert (home.runs / "trainer.log").exists() and f"its home is kept: {home.root}" in capsys.readouterr().err
+    with pytest.raises(KeyboardInterrupt), _throw_away_home(None) as stopped:
+        raise KeyboardInterrupt
+    assert not stopped.root.exists(), "who stops it himself needs no look"
 
 
 def test_answers_side_by_side_show_a_weak_one_too() -> None:

@@ -95,7 +95,7 @@ def test_closing_a_stream_stops_the_model(engine: LlamaCppEngine, bare: LlamaCpp
 
 
 def test_a_prompt_past_the_context_is_one_sentence(engine: LlamaCppEngine, bare: LlamaCppAdapter) -> None:
-    with pytest.raises(EngineError, match="and the model is set to 1024: ask a shorter question"):
+    with pytest.raises(EngineError, match="and the model takes 1024 with its answer: shorten the question"):
         text_of(engine, ask("word " * 2000), bare)
 
 

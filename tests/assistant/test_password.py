@@ -3,49 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from assistant.server import FIRST_ADMIN, first_login
 from assistant.services import Services
-from assistant.web.app import create_app
 from assistant.web.auth import PER_PERSON
 from assistant.web.guard import CHANGE_FIRST, COOKIE
 from assistant.web.header import header_html
-from feedback.store import FeedbackStore
 
 SITE = "http://testserver"
 HTML = {"accept": "text/html"}
 PRINTED = "printed by serve"
 OWN = "a password of my own"
-
-
-@pytest.fixture(scope="module")
-def services(make_services: Callable[..., Services], tmp_path_factory: pytest.TempPathFactory) -> Services:
-    return make_services(tmp_path_factory.mktemp("home"))
-
-
-@pytest.fixture(scope="module")
-def app(services: Services) -> FastAPI:
-    return create_app(services)
-
-
-@pytest.fixture(scope="module")
-def opened(app: FastAPI) -> Iterator[TestClient]:
-    with TestClient(app, base_url=SITE, follow_redirects=False) as opened:
-        yield opened
-
-
-@pytest.fixture
-def client(opened: TestClient) -> TestClient:
-    opened.cookies.clear()
-    return opened
 
 
 @pytest.fixture
@@ -73,16 +44,6 @@ def error_in(page: httpx.Response) -> str:
 
 
 # ---- a one-time password ----
-
-
-def test_the_first_admin_gets_a_one_time_password_once(services: Services, tmp_path: Path) -> None:
-    nobody_yet = replace(services, store=FeedbackStore(tmp_path / "new.db"))
-    password = first_login(nobody_yet)
-    assert password is not None
-    admin = nobody_yet.store.verify_user(FIRST_ADMIN, password)
-    assert admin is not None and admin.role == "admin" and admin.must_change_password
-    assert first_login(nobody_yet) is None
-    nobody_yet.store.close()
 
 
 def test_every_page_leads_to_the_password_page_and_remembers_the_way(client: TestClient, newcomer: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from assistant import canary
 from assistant.engines.base import AdapterVersion, ChatRequest, Engine
 from assistant.pool import AdapterPool
-from feedback.errors import CorruptAdapter, UnknownAdapter
+from feedback.errors import CorruptAdapter, EngineError, UnknownAdapter
 from feedback.records import Message
 
 REQUEST = ChatRequest(messages=(Message(role="user", content="Hello"),), max_tokens=40)
@@ -80,6 +80,20 @@ def test_a_version_that_does_nothing_is_refused_and_the_old_one_serves(pool, spe
     assert pool.current == "v0001"
     assert speaking_engine.alive == {"v0001"}
     assert answer(pool, speaking_engine)[1].split() == ["v0001"] * REQUEST.max_tokens
+
+
+def test_a_version_that_cannot_be_unloaded_does_not_undo_the_swap(speaking_engine, tmp_path: Path, caplog) -> None:
+    class Stubborn(type(speaking_engine)):  # type: ignore[misc]
+        def unload(self, adapter) -> None:
+            if adapter.version == "v0001":
+                raise EngineError("The adapter v0001 cannot be unloaded: it is still answering.")
+            super().unload(adapter)
+
+    pool = AdapterPool(Stubborn(), lambda version: AdapterVersion(version=version, path=tmp_path / version))
+    for version in ("v0001", "v0002", "v0003"):
+        assert pool.switch(version).version == version
+    assert pool.current == "v0003"
+    assert "v0001 was not unloaded" in caplog.text
 
 
 def test_an_unknown_version_is_refused_before_anything_is_loaded(pool, speaking_engine) -> None:

@@ -169,5 +169,5 @@ def test_sampling_follows_its_seed(engine: TransformersEngine, bare: Transformer
 
 
 def test_a_prompt_past_the_context_is_one_sentence(engine: TransformersEngine, bare: TransformersAdapter) -> None:
-    with pytest.raises(EngineError, match="and the model is set to 1024: ask a shorter question"):
+    with pytest.raises(EngineError, match="and the model takes 1024 with its answer: shorten the question"):
         text_of(engine, ask("word " * 2000), bare)

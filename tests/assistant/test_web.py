@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,68 +16,13 @@ from fastapi.testclient import TestClient
 
 from assistant.services import Services
 from assistant.web.app import create_app
-from assistant.web.auth import Logins, safe_next
+from assistant.web.auth import Logins, TooManyGuesses, safe_next
 from assistant.web.guard import COOKIE, Throttle
 from feedback.records import Turn, User
+from feedback.store import FeedbackStore
 
 SITE = "http://testserver"
 HTML = {"accept": "text/html"}
-
-
-@pytest.fixture(scope="module")
-def services(make_services: Callable[..., Services], tmp_path_factory: pytest.TempPathFactory) -> Services:
-    """One for the module: laying out the pages takes seconds. What changes adapters, nights or pages uses `own`."""
-    return make_services(tmp_path_factory.mktemp("home"))
-
-
-@pytest.fixture
-def own(make_services: Callable[..., Services], tmp_path: Path) -> Services:
-    return make_services(tmp_path / "home")
-
-
-@pytest.fixture(scope="module")
-def app(services: Services) -> FastAPI:
-    return create_app(services)
-
-
-@pytest.fixture(scope="module")
-def opened(app: FastAPI) -> Iterator[TestClient]:
-    with TestClient(app, base_url=SITE, follow_redirects=False) as opened:
-        yield opened
-
-
-@pytest.fixture
-def client(opened: TestClient) -> TestClient:
-    opened.cookies.clear()
-    return opened
-
-
-@pytest.fixture
-def log_in(client: TestClient, passwords: dict[str, str]) -> Callable[[str], TestClient]:
-    def log_in(name: str) -> TestClient:
-        client.cookies.clear()
-        reply = client.post("/login", data={"name": name, "password": passwords[name]}, headers={"origin": SITE})
-        assert reply.status_code == 303, reply.text
-        return client
-
-    return log_in
-
-
-@pytest.fixture
-def ask_of() -> Callable[..., Turn]:
-    def ask_of(services: Services, name: str, question: str = "What may a room in London cost?") -> Turn:
-        user = services.store.user_by_name(name)
-        conversation = services.store.start_conversation(user.id, history=False)
-        events = list(services.chat.ask(user_id=user.id, conversation_id=conversation, question=question, history=False))
-        turn: Turn = events[-1].turn
-        return turn
-
-    return ask_of
-
-
-@pytest.fixture
-def ask(services: Services, ask_of: Callable[..., Turn]) -> Callable[..., Turn]:
-    return partial(ask_of, services)
 
 
 def rate(client: TestClient, turn_id: str, **body: Any) -> httpx.Response:
@@ -154,11 +99,53 @@ def test_guessing_is_slowed_down_for_one_person_and_not_for_others(services: Ser
         assert attempt("anna", passwords["anna"]).status_code == 303
 
 
-def test_many_names_from_one_address_are_slowed_down_too() -> None:
-    throttle = Throttle(allowed=2, window=10, clock=lambda: 0.0, most_keys=3)
-    for key in "abcdef":
-        throttle.failed(key)
-    assert len(throttle._failures) <= 3, "a flood of keys must not grow the memory"
+def log_in_as(client: TestClient, name: str, password: str) -> httpx.Response:
+    return client.post("/login", data={"name": name, "password": password}, headers={"origin": SITE})
+
+
+def test_many_names_from_one_address_are_slowed_down_too(services: Services, passwords: dict[str, str]) -> None:
+    logins = Logins(services.store, hours=1, per_address=Throttle(allowed=3, window=900, clock=lambda: 0.0))
+    with TestClient(create_app(services, logins=logins), base_url=SITE, follow_redirects=False) as client:
+        for name in ("anna", "ben"):
+            assert log_in_as(client, name, "guess").status_code == 401
+        assert log_in_as(client, "ada", passwords["ada"]).status_code == 303, "a right password is no guess"
+        assert log_in_as(client, "nobody", "guess").status_code == 401
+        blocked = log_in_as(client, "ada", passwords["ada"])
+    assert blocked.status_code == 429 and "try again in 15 minutes" in blocked.text
+
+
+class CountingStore(FeedbackStore):
+    """A store that counts the passwords that it is asked to check."""
+
+    checked = 0
+
+    def verify_user(self, name: str, password: str) -> User | None:
+        self.checked += 1
+        return super().verify_user(name, password)
+
+
+def test_guesses_at_once_are_no_way_around_the_limit(services: Services) -> None:
+    store = CountingStore(services.home.db)
+    logins = Logins(store, hours=1, per_person=Throttle(allowed=3, window=900))
+
+    def guess(number: int) -> str:
+        try:
+            return str(logins.check("anna", f"guess {number}", "10.0.0.1"))
+        except TooManyGuesses:
+            return "slowed down"
+
+    with ThreadPoolExecutor(12) as threads:
+        answers = list(threads.map(guess, range(12)))
+    assert (answers.count("None"), answers.count("slowed down"), store.checked) == (3, 9, 3)
+    store.close()
+
+
+def test_a_flood_of_keys_pushes_out_the_oldest_instead_of_growing_the_memory() -> None:
+    throttle = Throttle(allowed=1, window=10, clock=lambda: 0.0, most_keys=3)
+    assert throttle.attempt("a") == 0 and throttle.attempt("a") == 10
+    for key in "bcd":
+        throttle.attempt(key)
+    assert throttle.attempt("a") == 0
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://testserver.evil.example", "http://testserver:81"])
@@ -179,143 +166,6 @@ def test_no_answer_lets_another_site_read_it(log_in: Callable[[str], TestClient]
     assert "access-control-allow-origin" not in reply.headers
     assert "frame-ancestors 'none'" in reply.headers["content-security-policy"]
     assert "default-src 'self'" in reply.headers["content-security-policy"]
-
-
-# ---- the admin's page and its functions ----
-
-
-def test_an_employee_gets_neither_the_page_nor_any_file_below_it(log_in: Callable[[str], TestClient]) -> None:
-    client = log_in("anna")
-    page = client.get("/admin/", headers=HTML)
-    assert page.status_code == 403 and "Only an admin" in page.text
-    assert client.get("/admin", headers=HTML).status_code == 403
-    assert client.get("/admin/config").status_code == 403
-    assert client.get("/admin/theme.css").status_code == 403
-
-
-def test_an_admin_gets_the_page(log_in: Callable[[str], TestClient]) -> None:
-    client = log_in("ada")
-    assert client.get("/admin", headers=HTML).headers["location"] == "/admin/"
-    assert client.get("/admin/", headers=HTML).status_code == 200
-
-
-def join(client: TestClient, prefix: str, fn_index: int, data: list[Any]) -> httpx.Response:
-    body = {"data": data, "fn_index": fn_index, "session_hash": "raw", "event_data": None, "trigger_id": None}
-    return client.post(f"{prefix}/gradio_api/queue/join", json=body, headers={"origin": SITE})
-
-
-def test_a_raw_post_to_each_admin_function_is_refused_to_an_employee(
-    app: FastAPI, log_in: Callable[[str], TestClient], services: Services, make_adapter: Callable[..., str]
-) -> None:
-    version = make_adapter(services)
-    functions = log_in("ada").get("/admin/config").json()["dependencies"]
-    assert len(functions) >= 7
-    client = log_in("anna")
-    for function in functions:
-        data = [version, "because"][: len(function["inputs"])]
-        assert join(client, "/admin", function["id"], data).status_code == 403
-        run = client.post(
-            "/admin/gradio_api/run/predict", json={"data": data, "fn_index": function["id"]}, headers={"origin": SITE}
-        )
-        assert run.status_code == 403
-    assert services.registry.current() == "base" and services.ledger.runs(5) == []
-
-
-def test_each_admin_function_asks_for_the_role_itself(own: Services) -> None:
-    import gradio as gr
-    from starlette.requests import Request
-
-    from assistant.web.admin_page import AdminPage
-
-    page = AdminPage(own)
-    for user in (None, own.store.user_by_name("anna")):
-        raw = Request({"type": "http", "headers": [], "state": {"user": user}})
-        request = gr.Request(raw)
-        for call in (page.open, page.live, page.slow, page.start, page.cancel):
-            with pytest.raises(gr.Error, match=r"log in again|Only an admin"):
-                call(request)
-        with pytest.raises(gr.Error):
-            page.promote("v0001", "because", request)
-        with pytest.raises(gr.Error):
-            page.roll_back("", request)
-
-
-@pytest.fixture
-def admin(own: Services) -> Iterator[tuple[Any, Any]]:
-    import gradio as gr
-    from starlette.requests import Request
-
-    from assistant.web.admin_page import AdminPage
-
-    raw = Request({"type": "http", "headers": [], "state": {"user": own.store.user_by_name("ada")}})
-    yield AdminPage(own), gr.Request(raw)
-
-
-def test_promoting_needs_a_reason_and_is_recorded_as_an_overruling(
-    admin: tuple[Any, Any], own: Services, make_adapter: Callable[..., str]
-) -> None:
-    page, request = admin
-    version = make_adapter(own, status="held")
-    assert "needs a reason" in page.promote(version, "  ", request)[0] and own.registry.current() == "base"
-    assert "answers from now on" in page.promote(version, "the new prices", request)[0]
-    assert own.pool.current == version
-    newest = own.registry.promotions()[0]
-    assert (newest.by, newest.reason, newest.overruled) == ("ada", "the new prices", True)
-    assert "The base model answers" in page.roll_back("", request)[0]
-    assert own.pool.current == "base"
-    assert "nothing to roll back" in page.roll_back("", request)[0]
-    assert 'role="alert"' in page.promote("v0099", "why not", request)[0], "an unknown version is one sentence"
-
-
-def test_a_corrupt_adapter_is_refused_in_the_page_and_the_old_one_serves(
-    admin: tuple[Any, Any], own: Services, make_adapter: Callable[..., str]
-) -> None:
-    page, request = admin
-    version = make_adapter(own)
-    weights = own.registry.path(version) / "adapter_model.safetensors"
-    weights.chmod(0o644)
-    weights.write_text("{ }")
-    assert "cannot serve" in page.promote(version, "I am sure", request)[0]
-    assert own.registry.current() == "base"
-
-
-def test_a_second_night_and_a_cancel_without_one_are_one_sentence_each(admin: tuple[Any, Any], own: Services) -> None:
-    page, request = admin
-    assert "No night is running" in page.cancel(request)[0]
-    run = own.ledger.start("", "ada")
-    assert f"The night {run.id} is still running" in page.start(request)[0]
-    assert "asked to end" in page.cancel(request)[0] and own.ledger.cancel_requested(run.id)
-    own.ledger.finish(run.id, "cancelled", None, "Cancelled by ada.")
-
-
-def test_without_ratings_there_is_a_sentence_and_no_empty_plot(admin: tuple[Any, Any]) -> None:
-    page, request = admin
-    title, ratings = page.open(request)[7:9]
-    assert "Nobody has rated" in title and not ratings.visible
-
-
-def test_the_admin_page_shows_the_loop(admin: tuple[Any, Any], own: Services, ask_of: Callable[..., Turn]) -> None:
-    page, request = admin
-    turn = ask_of(own, "anna")
-    own.store.rate(turn.id, turn.asked.user_id, "up")
-    ask_of(own, "anna", "Does a room in London fail?")
-    night = own.ledger.start("", "schedule")
-    own.ledger.finish(night.id, "succeeded", "HOLD", "12 examples <of> 40.")
-    run = own.ledger.start("", "ada")
-    own.ledger.advance(run.id, "training")
-    lines = [
-        json.dumps({"step": step, "steps": 900, "loss": 2 - step / 900, "tokens_s": 180.0, "eta_s": 60}) for step in range(901)
-    ]
-    (own.ledger.folder(run.id) / "progress.jsonl").write_text("\n".join(lines) + '\n{"step": 901, "lo', encoding="utf-8")
-    _, facts, tonight, loss, start, cancel, last, title, ratings, runs, adapters, *_, errors = page.open(request)
-    assert "the base model" in facts and "3 pages" in facts
-    assert "Step 900 of 900" in tonight and "ada" in tonight
-    assert 200 <= len(loss.value["data"]) <= 301 and loss.visible
-    assert start["interactive"] is False and cancel["visible"] is True
-    assert "HOLD" in last and "12 examples &lt;of&gt; 40." in last
-    assert sum(row[1] for row in ratings.value["data"]) == 1 and ratings.visible and "Nobody" not in title
-    assert run.id in runs and "in service" in adapters
-    assert "lost its place" in errors and "anna" in errors
 
 
 # ---- ratings ----

@@ -52,7 +52,7 @@ def state(block: str) -> dict[str, Any]:
 
 def test_citations_link_to_the_passage_and_invented_ones_do_not() -> None:
     shown = answer_markdown("€140 [1], or [7]", turn_id="t1", passages=[passage(1)])
-    assert shown == "€140 [\\[1\\]](/documents/travel/hotel%20s.md?turn=t1&passage=1#passage), or [7]"
+    assert shown == "€140 [\\[1\\]](/documents/travel/hotel%20s.md?turn=t1&passage=1#passage), or &#91;&#55;&#93;"
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,50 @@ def test_citations_link_to_the_passage_and_invented_ones_do_not() -> None:
 def test_an_answer_can_neither_link_nor_load_anything(text: str) -> None:
     shown = answer_markdown(text, turn_id="t1", passages=[])
     assert "](" not in shown and "<" not in shown and not shown.startswith("![")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[a [b](c)](http://evil)",
+        "[a](b [c](http://evil)",
+        "\\[a [b](c)](http://evil)",
+        "[click][ref]\n\n[ref]: http://evil",
+        "[click][1]\n\n[1]: http://evil",
+        "![x [y](z)](http://evil/a.png)",
+        "![1](http://evil/a.png) ![1]",
+        "<http://evil> [1]",
+    ],
+)
+def test_no_spelling_of_a_link_leads_outside(text: str) -> None:
+    from markdown_it import MarkdownIt
+
+    rendered = MarkdownIt("commonmark").render(answer_markdown(text, turn_id="t1", passages=[passage(1)]))
+    assert re.findall(r'(?:href|src)="(?!/documents/)', rendered) == [] and "<img" not in rendered
+
+
+def test_code_is_shown_letter_for_letter_and_links_nothing() -> None:
+    from markdown_it import MarkdownIt
+
+    text = "Set `a[0] = *b_c_*` to `http://host` [1]:\n\n```ini\n[Service]\n\nUser=<me> & x\n```\n"
+    rendered = MarkdownIt("commonmark").render(answer_markdown(text, turn_id="t1", passages=[passage(1)]))
+    assert [html.unescape(code) for code in re.findall("<code>(.*?)</code>", rendered, re.DOTALL)] == [
+        "a[0] = *b_c_*",
+        "http://host",
+        "[Service]\n\nUser=<me> & x\n",
+    ]
+    assert "`" not in answer_markdown("an open ` and ```one", turn_id="t1", passages=[])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["http://evil/?q=1", "HTTPS://evil", "see www.evil.example now", "WWW.evil.example", "a@evil.example", "_www.evil.example_"],
+)
+def test_a_bare_address_is_shown_and_no_link_is_made_of_it(text: str) -> None:
+    shown = answer_markdown(text, turn_id="t1", passages=[])
+    assert html.unescape(shown) == text
+    # what GitHub's Markdown makes a link of: https://github.github.com/gfm/#autolinks-extension-
+    assert re.search(r"(?i)https?://|www\.|\w@\w", shown) is None
 
 
 @pytest.mark.parametrize("text", ["*a* _b_ `c` # d", "1. one", "- one", "> said", "<b>x</b>", "$x$ | y ~z~", "a [1](b)"])

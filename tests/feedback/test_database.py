@@ -178,6 +178,25 @@ def test_a_damaged_database_is_one_sentence(connections: Connections, path: Path
         db.execute("DELETE FROM notes")
 
 
+def test_reading_a_database_that_is_damaged_in_the_middle_is_one_sentence(connections: Connections, path: Path) -> None:
+    with connections.write() as db:
+        db.conn.executemany("INSERT INTO notes VALUES (?)", [(f"{number} " + "x" * 900,) for number in range(100)])
+    connections.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    connections.close()
+    content = path.read_bytes()
+    path.write_bytes(content[:40_960] + b"\xff" * 16_384 + content[57_344:])
+    sql = "SELECT text FROM notes NOT INDEXED"
+    for read in (
+        lambda: list(connections.db.query(sql)),
+        lambda: connections.db.execute(sql).fetchall(),
+        lambda: list(connections.db.execute(sql)),
+        lambda: connections.db.execute(f"{sql} ORDER BY length(text)").fetchone(),
+    ):
+        with pytest.raises(StoreError, match=r"nightschool\.db is damaged .*: restore it from a backup"):
+            read()
+    assert len(connections.db.execute(f"{sql} LIMIT 5").fetchall()) == 5  # the rest can still be read
+
+
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StoreError, match=r"file/nightschool\.db cannot be opened"):

@@ -138,7 +138,7 @@ def test_bad_input_is_one_sentence_and_stores_nothing(store: FeedbackStore, ada:
     assert store.feedback_history(turn_id) == []
 
 
-def test_rated_turns_are_those_in_force_oldest_question_first(
+def test_rated_turns_are_those_in_force_in_the_order_of_saying(
     store: FeedbackStore, ada: User, ben: User, boss: User, answered: Callable[..., str], new_turn: Callable[..., NewTurn]
 ) -> None:
     first, silent, withdrawn, second = answered(ada), answered(ada), answered(ben), answered(ben)
@@ -155,17 +155,30 @@ def test_rated_turns_are_those_in_force_oldest_question_first(
     store.correct(first, boss.id, "€155")
     rated = store.rated_turns()
     assert [(row.turn.id, row.user_name, row.feedback.thumb, row.feedback.correction) for row in rated] == [
+        (second, "Ben", "up", None),
         (first, "Ada", "down", "€150"),
         (first, "Boss", None, "€155"),
-        (second, "Ben", "up", None),
     ]
     assert silent not in {row.turn.id for row in rated}
-    assert [row.turn for row in rated] == [store.turn(first), store.turn(first), store.turn(second)]
+    assert [row.turn for row in rated] == [store.turn(second), store.turn(first), store.turn(first)]
     assert [row.feedback for row in rated] == [
+        store.feedback(second, ben.id),
         store.feedback(first, ada.id),
         store.feedback(first, boss.id),
-        store.feedback(second, ben.id),
     ]
+
+
+def test_who_corrects_the_older_answer_last_has_said_that_last(
+    store: FeedbackStore, ada: User, answered: Callable[..., str]
+) -> None:
+    older, newer = answered(ada), answered(ada)
+    store.correct(newer, ada.id, "€150")
+    store.correct(older, ada.id, "€155")
+    store.rate(newer, ada.id, "down")  # a thumb beside a correction does not say the correction again
+    assert [row.feedback.correction for row in store.rated_turns()] == ["€150", "€155"]
+    store.rate(older, ada.id, "up")
+    store.correct(older, ada.id, None)  # now the thumb is what she says of it
+    assert [row.turn.id for row in store.rated_turns()] == [newer, older]
 
 
 def test_a_rating_given_while_the_answer_is_written_counts_once_it_is(

@@ -154,6 +154,7 @@ def test_a_thumbs_up_on_a_refusal_is_the_refusal() -> None:
         ("It is €42 [1]", curation.BARE_THUMB),
         ("It is €42 [7]", curation.WRONG_CITATION),
         ("It is €99 [2]", curation.BARE_THUMB),
+        (f"{REFUSAL} It is €42 [2]", curation.BOTH),
     ],
 )
 def test_a_bare_thumbs_up_on_an_unsupported_answer_is_no_target(answer: str, expected: str) -> None:
@@ -163,6 +164,13 @@ def test_a_bare_thumbs_up_on_an_unsupported_answer_is_no_target(answer: str, exp
 @pytest.mark.parametrize("finish", ["length", "stopped", "failed", "interrupted"])
 def test_a_thumbs_up_on_an_unfinished_answer_is_no_target(finish: FinishReason) -> None:
     assert reason(rated(answer="It is €42 [2]", finish=finish, thumb="up")) == curation.UNFINISHED
+
+
+@pytest.mark.parametrize("finish", ["failed", "interrupted"])
+def test_an_answer_that_the_machine_broke_off_teaches_nothing_but_a_correction(finish: FinishReason) -> None:
+    assert reason(rated(finish=finish, thumb="down", reasons=("should have refused",))) == curation.UNFINISHED
+    assert example(rated(finish=finish, thumb="down", correction="€42")).completion == "€42 [2]"
+    assert example(rated(finish="stopped", thumb="down", reasons=("should have refused",))).completion == REFUSAL
 
 
 def test_a_thumbs_down_without_a_correction_says_nothing_to_learn() -> None:
@@ -217,19 +225,74 @@ def test_a_page_that_changed_since_sets_the_example_aside() -> None:
     assert example(one, current_versions={parking: 2, lunch: 1})
 
 
-def test_one_person_contributes_at_most_the_cap_the_strongest_and_newest() -> None:
-    texts = [f"Room {n} has {n + 30} seats." for n in range(5)]
-    ratings = [
-        rated(question=f"How many seats has room {n}?", texts=[text], correction=f"{n + 30} seats", user="u1")
-        for n, text in enumerate(texts)
+def seats(count: int, *, user: str, first: int = 0) -> list[RatedTurn]:
+    """Return corrections of different questions, all by one person."""
+    return [
+        rated(
+            question=f"How many seats has room {n}?",
+            texts=[f"Room {n} has {n + 30} seats."],
+            correction=f"{n + 30} seats",
+            user=user,
+        )
+        for n in range(first, first + count)
     ]
-    other = rated(question="What does parking cost?", correction="€12", user="u2")
-    curated = curate([*ratings, other], max_per_user=3)
-    assert completions(curated) == ["32 seats [1]", "33 seats [1]", "34 seats [1]", "€12 [1]"]
-    assert [refusal.turn_id for refusal in curated.refusals] == [one.turn.id for one in ratings[:2]]
-    assert "at most 3" in curated.refusals[0].reason
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        LUNCH.replace("€42", "€45"),
+        LUNCH.replace("For a lunch", "For a long lunch"),
+        None,  # gone
+    ],
+)
+def test_a_passage_that_no_longer_stands_in_its_page_sets_the_example_aside_whatever_the_version(page: str | None) -> None:
+    one = rated(correction="€42")
+    lunch = one.turn.asked.passages[1].document
+    texts = {("main", passage.document): f"# Page\n\n{passage.text}" for passage in one.turn.asked.passages}
+    texts["other", lunch] = texts["main", lunch]
+    versions = {name: 1 for _, name in texts}
+    assert example(one, current_versions=versions, current_text=lambda *name: texts.get(name))
+    after = {**texts, ("main", lunch): page}
+    assert lunch in reason(one, current_versions=versions, current_text=lambda *name: after.get(name))
+
+
+def test_a_passage_stands_in_its_page_whatever_the_white_space_and_the_headings_between() -> None:
+    one = rated(texts=(f"{LUNCH}\n\n{PARKING}",), correction="€42")
+    page = f"# Page\n\nFor  a lunch\n{LUNCH.removeprefix('For a lunch ')}\n\n## Cars\n\n{PARKING}\n"
+    assert example(one, current_text=lambda *_: page)
+
+
+def test_one_person_contributes_at_most_his_share_the_strongest_and_newest() -> None:
+    ratings = seats(5, user="u1")
+    others = [*seats(1, user="u2", first=50), *seats(1, user="u3", first=60)]
+    unusable = [rated(question=f"What else about {n}?", thumb="down", user="u1") for n in range(20)]
+    curated = curate([*unusable, *ratings, *others], max_share=0.5)
+    assert completions(curated) == [f"{n} seats [1]" for n in (32, 33, 34, 80, 90)]
+    assert [refusal.turn_id for refusal in curated.refusals[20:]] == [one.turn.id for one in ratings[:2]]
+    assert "at most 3 of 7" in curated.refusals[-1].reason, "a share of what could be learned, not of all ratings"
     verified = [dataclasses.replace(one, feedback=dataclasses.replace(one.feedback, verified=True)) for one in ratings]
-    assert len(curate(verified, max_per_user=1).examples) == 5
+    assert len(curate([*verified, *others], max_share=0.2).examples) == 7
+
+
+def test_two_raters_are_never_capped_and_by_default_nobody_of_a_team_is_who_rates_like_the_others() -> None:
+    assert len(curate([*seats(9, user="u1"), *seats(1, user="u2", first=50)], max_share=0.1).examples) == 10
+    assert len(curate([one for n in range(3) for one in seats(4, user=f"u{n}", first=20 * n)]).examples) == 12
+
+
+def test_an_example_that_is_too_long_to_train_on_is_left_out_with_a_reason() -> None:
+    short, long = rated(correction="€42"), rated(question=f"How {'very ' * 300}much is a lunch?", correction="€42")
+
+    def words(messages: Sequence[Message]) -> int:
+        return sum(len(message.content.split()) for message in messages)
+
+    curated = curate([short, long], count_tokens=words, max_tokens=200)
+    assert [one.turn_id for one in curated.examples] == [short.turn.id]
+    (refusal,) = curated.refusals
+    assert refusal.turn_id == long.turn.id and "more than the 200 that can be trained on" in refusal.reason
+    exact = words((*short.turn.asked.messages, Message(role="assistant", content="€42 [2]")))
+    assert example(short, count_tokens=words, max_tokens=exact)
+    assert "trained on" in reason(short, count_tokens=words, max_tokens=exact - 1), "the answer counts too"
 
 
 # --- what several ratings say together ---
@@ -310,7 +373,7 @@ def test_every_rating_is_an_example_or_a_refusal_and_both_are_oldest_first() -> 
         else rated(question=f"What else about {n}?", thumb="down", user="u9")
         for n in range(20)
     ]
-    curated = curate(ratings, max_per_user=4)
+    curated = curate(ratings, max_share=0.4)
     order = [one.turn.id for one in ratings]
     seen = [one.turn_id for one in curated.examples], [one.turn_id for one in curated.refusals]
     assert sorted(seen[0] + seen[1]) == sorted(order)

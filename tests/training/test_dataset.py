@@ -12,7 +12,7 @@ import pytest
 from feedback.errors import RunError
 from feedback.records import Message
 from training.curation import Example, Refusal, Source
-from training.dataset import CARD_FILE, ROWS_FILE, open_snapshot, read_snapshot, user_hash, write_snapshot
+from training.dataset import CARD_FILE, ROWS_FILE, open_snapshot, read_snapshot, rows_within, user_hash, write_snapshot
 
 
 def examples(count: int, *, source: Source = "correction", weight: float = 2.0, start: int = 0) -> list[Example]:
@@ -122,3 +122,12 @@ def test_too_many_rows_are_sampled_by_weight_the_same_for_a_seed_and_in_order(tm
     order = [row.id for row in rows]
     assert [row["id"] for row in read] == sorted((row["id"] for row in read), key=order.index)
     assert json.loads((tmp_path / "a" / CARD_FILE).read_text())["sampled_from"] == 600
+
+
+def test_the_rows_that_fit_into_the_time_are_counted_at_the_pace_of_an_earlier_training(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"batch_size": 4}))
+    assert rows_within(10, tmp_path) is None
+    (tmp_path / "result.json").write_text(json.dumps({"outcome": "done", "steps": 30, "tokens": 48_000, "tokens_s": 200.0}))
+    assert rows_within(10, tmp_path) == 300  # 120 rows took 240 s
+    (tmp_path / "result.json").write_text(json.dumps({"outcome": "failed", "reason": "too hot"}))
+    assert rows_within(10, tmp_path) is None

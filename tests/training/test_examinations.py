@@ -25,7 +25,7 @@ def test_the_report_of_a_run_comes_back_as_it_was_and_the_later_one_counts(store
     }
 
 
-@pytest.mark.parametrize("run_id", ["r0001", "", "rx"])
+@pytest.mark.parametrize("run_id", ["r0001", "", "rx", "r\u00b2"])
 def test_a_report_belongs_to_a_run(store: ExaminationStore, run_id: str) -> None:
     with pytest.raises(RunError, match="There is no run"):
         store.save(run_id, {})

@@ -101,6 +101,34 @@ def test_an_unanswerable_question_scores_when_it_is_refused() -> None:
     assert (made_up.score, made_up.right, made_up.cited) == (0.0, False, False)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{REFUSAL} The ceiling is EUR 500 a head [1].",
+        f"{REFUSAL} The ceiling is five hundred euros.",
+        f"{REFUSAL} [1]",
+        f"No dogs are allowed. {REFUSAL}",
+    ],
+)
+def test_who_refuses_and_answers_in_one_breath_scores_neither_way(text: str) -> None:
+    judged = score_answer(text, ABSENT, PASSAGES)
+    assert (judged.refused, judged.score) == (False, 0.0)
+    assert score_answer(f"{text} €140 [1]", QUESTION, PASSAGES).score == 0.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Sorry, but {REFUSAL}",
+        f"Unfortunately, {REFUSAL} Please ask the Travel Coordinator.",
+        f"{REFUSAL}\n\nThe closest pages are:\n- Travel > Hotels\n- Gifts",
+    ],
+)
+def test_a_refusal_may_be_polite_and_point_to_pages_and_people(text: str) -> None:
+    assert score_answer(text, ABSENT, PASSAGES).score == 1.0
+    assert score_answer(text, QUESTION, PASSAGES).refused
+
+
 def test_the_source_may_be_written_with_another_kind_of_slash() -> None:
     question = QuestionRow(id="q", fact="f", question="?", answer="€140", sources=("./travel/flights.md",))
     assert score_answer("€140 [1]", question, (passage(1, "travel\\flights.md"),)).cited

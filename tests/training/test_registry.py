@@ -14,7 +14,7 @@ from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3
 
 from feedback.errors import AdapterError, CorruptAdapter, RunError, UnknownAdapter
-from training.registry import FILES, MANIFEST, AdapterRegistry
+from training.registry import FILES, MANIFEST, AdapterRegistry, ServingChanged
 from training.runs import RunLedger
 
 ROOT = Path(__file__).parents[2]
@@ -305,6 +305,19 @@ def test_what_serves_cannot_be_promoted_again(registry: AdapterRegistry, candida
     with pytest.raises(AdapterError, match="serves already"):
         registry.promote("v0001", "gate", "better", overruled=False)
     assert len(registry.promotions()) == 1
+
+
+def test_a_promotion_that_counts_on_what_serves_is_refused_when_somebody_moved_it(
+    registry: AdapterRegistry, candidate: Path
+) -> None:
+    for _ in range(2):
+        publish(registry, candidate)
+    registry.promote("v0001", "ada", "I want it", overruled=True)
+    with pytest.raises(ServingChanged, match="it was base and is v0001 now"):
+        registry.promote("v0002", "night r0001", "better", overruled=False, expected="base")
+    assert registry.current() == "v0001" and registry.moves() == 1
+    registry.promote("v0002", "night r0001", "better", overruled=False, expected="v0001")
+    assert registry.current() == "v0002"
 
 
 def test_each_move_is_in_the_audit_and_none_can_be_rewritten(registry: AdapterRegistry, candidate: Path, tmp_path: Path) -> None:

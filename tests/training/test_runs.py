@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from feedback.errors import NightInProgress, RunError
-from training.runs import RunLedger, night_lock
+from training.registry import FILES, AdapterRegistry
+from training.runs import RunLedger, actor, night_lock
 
 ROOT = Path(__file__).parents[2]
 
@@ -213,6 +214,21 @@ def test_kill_9_of_a_night_leaves_a_sentence_and_the_way_free(night: subprocess.
     assert ledger.recover() == []
     with night_lock(tmp_path):
         assert ledger.start("", "ada").id == "r0002"
+
+
+def test_kill_9_right_after_the_promotion_is_a_night_that_succeeded(night: subprocess.Popen[str], tmp_path: Path) -> None:
+    registry = AdapterRegistry(tmp_path / "nightschool.db", tmp_path / "adapters")
+    candidate = tmp_path / "candidate"
+    candidate.mkdir()
+    for name in FILES:
+        (candidate / name).write_text("{}")
+    version = registry.publish(candidate, {}, "candidate", "r0001")
+    registry.promote(version, actor("r0001"), "better by 3 points", overruled=False)
+    night.send_signal(signal.SIGKILL)
+    night.wait()
+    (ended,) = again(tmp_path).recover()
+    assert (ended.outcome, ended.verdict, ended.reason) == ("succeeded", "PROMOTE", "better by 3 points")
+    assert ended.candidate == version == registry.current()
 
 
 def test_a_start_after_kill_9_needs_no_recovery_by_hand(night: subprocess.Popen[str], tmp_path: Path) -> None:

@@ -1,0 +1,169 @@
+"""Documents in: what is new or changed below some paths is read and put into the store, what is gone leaves it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from assistant.documents.reading import SUFFIXES, Reader, ReadLimits, unread_reason
+from assistant.documents.walking import Found, Source, find_files
+from feedback.errors import DocumentError
+
+if TYPE_CHECKING:
+    from assistant.documents.store import DocumentStore, Known
+
+MAX_NAME_BYTES = 200
+_UNSAFE = re.compile(r'[<>:"|?*\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+Progress = Callable[[int, int, str], None]
+"""Called for each file with how many are done, of how many, and its name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddReport:
+    """What an addition did; `unread` has a sentence for each file that was not read, and for each path without files."""
+
+    added: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    unread: tuple[str, ...] = ()
+
+
+def add(
+    store: DocumentStore,
+    reader: Reader,
+    paths: Sequence[str | Path],
+    *,
+    collection: str = "main",
+    under: str = "",
+    progress: Progress | None = None,
+) -> AddReport:
+    """Bring the documents of a collection up to date with files, folders and globs.
+
+    A file is known by its hash, so one that did not change is not converted; each of the others is a transaction of its own,
+    so a second call goes on where the first was ended. Of a file that cannot be read now, what was indexed before stays. A
+    folder's documents whose files are gone are removed. `under` is put before the names. Raises DocumentError for a bad `under`.
+    """
+    prefix = _prefix(under)
+    found = find_files(paths)
+    known = store.known(collection)
+    counts: Counter[str] = Counter()
+    unread = list(found.sentences)
+    taken: dict[str, Source] = {}
+    for done, source in enumerate(found.sources, 1):
+        name = prefix + source.name
+        try:
+            _take(taken, name, source)
+            counts[_put(store, reader, source, known, collection=collection, name=name)] += 1
+        except DocumentError as error:
+            unread.append(str(error))
+        if progress:
+            progress(done, len(found.sources), name)
+    gone = [name for name, document in known.items() if name not in taken and _is_gone(found, document.root, name, prefix)]
+    removed = store.remove(gone, collection=collection) if gone else 0
+    return AddReport(
+        added=counts["added"], changed=counts["changed"], unchanged=counts["unchanged"], removed=removed, unread=tuple(unread)
+    )
+
+
+def _prefix(under: str) -> str:
+    parts = [part for part in under.replace("\\", "/").split("/") if part]
+    if any(part in {".", ".."} or _UNSAFE.search(part) for part in parts):
+        raise DocumentError(f"{under!r} cannot stand before the names of documents: use plain words and slashes.")
+    return "".join(f"{part}/" for part in parts)
+
+
+def _take(taken: dict[str, Source], name: str, source: Source) -> None:
+    first = taken.setdefault(name, source)
+    if first is not source:
+        raise DocumentError(f"{source.file} has the name {name} that {first.file} has too: add it under another with --under.")
+
+
+def _put(store: DocumentStore, reader: Reader, source: Source, known: Mapping[str, Known], *, collection: str, name: str) -> str:
+    before = known.get(name)
+    if before and before.sha256 == reader.digest(source.file, name=name):
+        return "unchanged"
+    page = reader.read(source.file, name=name)
+    return store.put(
+        collection=collection,
+        name=name,
+        root=str(source.root or ""),
+        text=page.text,
+        pages=page.pages,
+        sha256=page.sha256,
+    )
+
+
+def _is_gone(found: Found, root: str, name: str, prefix: str) -> bool:
+    """Say whether a document without a source was of a folder that was walked whole, where nothing hid its file."""
+    folder = next((folder for folder in found.folders if str(folder) == root), None)
+    if folder is None or not name.startswith(prefix):
+        return False
+    below = name.removeprefix(prefix)
+    return not any(
+        blocked_root == folder and (below == blocked or ((blocked.endswith("/") or not blocked) and below.startswith(blocked)))
+        for blocked_root, blocked in found.blocked
+    )
+
+
+def save_upload(folder: Path, name: str, data: Path, *, max_bytes: int = ReadLimits.max_bytes) -> Path:
+    """Keep an uploaded file in `folder` under a safe name and return where; a file of the same name is replaced at once.
+
+    Raises DocumentError for a name that nothing is left of, a suffix that is not read, a file that is too large, and a
+    folder that takes none.
+    """
+    safe = _safe_name(name)
+    try:
+        size = data.stat().st_size
+        if size > max_bytes:
+            sizes = f"{size / 1e6:,.1f} MB, more than the {max_bytes / 1e6:,.1f} MB"
+            raise DocumentError(f"{safe} is {sizes} that are read: split it.")
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(folder / safe, data)
+    except OSError as error:
+        raise DocumentError(f"{safe} cannot be kept: {error.strerror or error}.") from error
+    return folder / safe
+
+
+def _replace(target: Path, data: Path) -> None:
+    """Copy `data` into the place of `target`, whole or not at all, and onto the disk."""
+    handle, temporary = tempfile.mkstemp(prefix=".upload-", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as sink, data.open("rb") as source:
+            shutil.copyfileobj(source, sink)
+            sink.flush()
+            os.fsync(sink.fileno())
+        Path(temporary).replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
+    entry = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(entry)
+    finally:
+        os.close(entry)
+
+
+def _safe_name(name: str) -> str:
+    """Return the last part of a name without what no file system, shell or page should meet."""
+    last = re.split(r"[/\\]", unicodedata.normalize("NFC", name))[-1]
+    plain = " ".join(_UNSAFE.sub("", last).split()).lstrip(". ~$").rstrip(". ")
+    stem, dot, suffix = plain.rpartition(".")
+    if not stem or f"{dot}{suffix}".lower() not in SUFFIXES:
+        raise DocumentError(f"{plain or repr(name)} {unread_reason(f'{dot}{suffix}'.lower() if stem else '')}.")
+    if _RESERVED.fullmatch(plain):
+        stem = f"_{stem}"
+    room = MAX_NAME_BYTES - len(f".{suffix}".encode())
+    return f"{stem.encode()[:room].decode(errors='ignore').rstrip()}.{suffix}"

@@ -1,0 +1,120 @@
+"""The library of a home: documents go in, are cut and encoded, and passages come out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from assistant.documents.chunks import Splitter
+from assistant.documents.intake import AddReport, Progress, add
+from assistant.documents.reading import Reader, ReadLimits
+from assistant.documents.store import MAIN, DocumentStore, WatchedFolder
+from assistant.retrieval.encoder import load_tokenizer, open_encoder
+from assistant.retrieval.index import embed_pending, pending
+from assistant.retrieval.reranker import open_reranker
+from assistant.retrieval.search import Hit, Retriever, Stage
+from feedback.errors import DocumentError, ModelError
+
+
+class Library:
+    """The documents of one home, and search over them. Opening one loads no model."""
+
+    def __init__(
+        self, path: Path, *, encoder: str, reranker: str = "", chunk_tokens: int = 140, limits: ReadLimits | None = None
+    ) -> None:
+        splitter = Splitter(chunk_tokens, load_tokenizer(encoder), encoder)
+        self.store = DocumentStore(path, split=splitter, chunking=splitter.name)
+        self.encoder = open_encoder(encoder)
+        self.retriever = Retriever(self.store, self.encoder, open_reranker(reranker))
+        self._limits = limits or ReadLimits()
+        self._indexing = threading.Lock()
+
+    def add(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        collection: str = MAIN,
+        under: str = "",
+        progress: Progress | None = None,
+    ) -> AddReport:
+        """Bring the documents up to date with files, folders and globs; they can be found by their words at once.
+
+        Raises DocumentError for a bad name of a collection, or a bad `under`.
+        """
+        if not collection.strip() or not collection.isprintable() or len(collection) > 80:
+            raise DocumentError(f"{collection!r} cannot name a collection: use up to 80 plain characters.")
+        with Reader(self._limits) as reader:
+            return add(self.store, reader, paths, collection=collection, under=under, progress=progress)
+
+    def add_folder(self, folder: Path, *, collection: str = MAIN) -> AddReport:
+        """Bring the documents up to date with one folder, and encode them. Raises DocumentError for a missing folder."""
+        if not folder.is_dir():
+            raise DocumentError(f"There is no documents folder {folder}: name one that holds documents.")
+        report = self.add([folder], collection=collection)
+        self.index()
+        return report
+
+    def follow_setting(self, folder: Path) -> AddReport:
+        """Bring the documents up to date with the folder that the settings name; those of the one named before go.
+
+        Raises DocumentError for a missing folder.
+        """
+        root = str(folder.expanduser().resolve())
+        for before in self.store.watched():
+            if before.by_setting and before.root != root:
+                gone = [name for name, known in self.store.known(before.collection).items() if known.root == before.root]
+                self.store.remove(gone, collection=before.collection)
+                self.store.unwatch(before.root)
+        if not folder.expanduser().is_dir():
+            raise DocumentError(f"There is no documents folder {folder}: set documents.folder to one that holds documents.")
+        self.store.watch(WatchedFolder(root=root, by_setting=True))
+        return self.add([root])
+
+    def refresh(self) -> AddReport:
+        """Look again at the watched folders; a folder that is not there now keeps its documents, and is said."""
+        reports = [self.add([folder.root], collection=folder.collection, under=folder.under) for folder in self.store.watched()]
+        return AddReport(
+            added=sum(each.added for each in reports),
+            changed=sum(each.changed for each in reports),
+            unchanged=sum(each.unchanged for each in reports),
+            removed=sum(each.removed for each in reports),
+            unread=tuple(sentence for each in reports for sentence in each.unread),
+        )
+
+    def index(self, *, progress: Callable[[int, int], None] | None = None, stopped: Callable[[], bool] | None = None) -> int:
+        """Cut anew what was cut in another way, and encode what has no vector; returns how many chunks were encoded.
+
+        Raises ModelError when the encoder cannot be loaded.
+        """
+        with self._indexing:
+            self.store.recut()
+            return embed_pending(self.store, self.encoder, progress=progress, stopped=stopped) if self.encoder else 0
+
+    def waiting(self) -> int:
+        """Return how many chunks have no vector yet: they are found by their words alone."""
+        return len(pending(self.store, self.encoder.name)) if self.encoder else 0
+
+    def warm(self) -> str:
+        """Load the encoder, so that the first question does not wait for it; returns a sentence when it cannot be loaded."""
+        try:
+            if self.encoder is not None:
+                self.encoder.encode(["warm"])
+        except ModelError as error:
+            return str(error)
+        return ""
+
+    def search(
+        self,
+        question: str,
+        *,
+        limit: int,
+        following: int = 0,
+        collection: str = "",
+        context: str = "",
+        stage: Stage = "rerank",
+    ) -> list[Hit]:
+        """Return the best passages for a question: see `Retriever.search`."""
+        return self.retriever.search(
+            question, limit=limit, following=following, collection=collection, context=context, stage=stage
+        )

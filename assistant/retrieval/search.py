@@ -1,0 +1,184 @@
+"""Hybrid search: words and meaning fused by reciprocal rank, then weighed by their evidence, then by a reranker if one is named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from assistant.documents.store import DocumentStore
+from assistant.retrieval.encoder import Encoder
+from assistant.retrieval.fusion import evidence, reciprocal_ranks
+from assistant.retrieval.index import searchable
+from assistant.retrieval.lexical import LexicalIndex, query_terms
+from assistant.retrieval.reranker import Reranker
+from assistant.retrieval.vectors import VectorIndex
+
+Stage = Literal["fts", "dense", "hybrid", "rerank"]
+DEPTH = 100
+"""Candidates of each ranking."""
+RERANKED = 20
+"""Candidates that a named reranker reads: each costs it tens of milliseconds on a CPU."""
+CONTEXT_SHARE = 0.5
+"""What a candidate found by a follow-up's context is worth, against one found by its own words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """A chunk that a search found. `score`, in [0, 1], says how well it answers: the same scale for every corpus.
+
+    With an encoder it is the mean of the cosine and the coverage (share of the question's weighted terms that it holds);
+    without one, the coverage. `scores` has each stage's own: fts (BM25), dense (cosine), fused, evidence, rerank, coverage.
+    """
+
+    chunk_id: int
+    collection: str
+    document: str
+    document_version: int
+    title: str
+    text: str
+    score: float
+    page: int | None = None
+    start: int = 0
+    end: int = 0
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+class Retriever:
+    """Searches one store. Safe to share between threads."""
+
+    def __init__(self, store: DocumentStore, encoder: Encoder | None, reranker: Reranker | None = None) -> None:
+        self._store = store
+        self._encoder = encoder
+        self._reranker = reranker
+        self._vectors = VectorIndex(encoder.name) if encoder else None
+        self._frequencies: dict[tuple[int, str], int] = {}
+
+    @property
+    def hybrid(self) -> bool:
+        """Say whether meaning is searched too: the scale of a hit's score depends on it."""
+        return self._encoder is not None
+
+    def search(
+        self,
+        question: str,
+        *,
+        limit: int,
+        following: int = 0,
+        collection: str = "",
+        context: str = "",
+        stage: Stage = "rerank",
+    ) -> list[Hit]:
+        """Return the `limit` best chunks for a question, best first, each joined by `following` chunks of its section.
+
+        `collection` "" searches all of them. `context` is what a follow-up question leaves unsaid: it adds candidates, and
+        evidence at half weight. `stage` ends earlier, for measuring. Raises ModelError when a named model cannot be loaded.
+        """
+        generation = self._store.generation()
+        words = LexicalIndex(self._store.connections.db, generation=generation, frequencies=self._frequencies)
+        terms = query_terms(question)
+        found = [self._rankings(words, text, generation, collection, stage) for text in (question, context) if text.strip()]
+        if not found:
+            return []
+        bm25 = _together([each[0] for each in found])
+        cosine = _together([each[1] for each in found])
+        fused = reciprocal_ranks(ranking for pair in found for ranking in pair if ranking)
+        order: dict[int, float] = bm25 if stage == "fts" else cosine if stage == "dense" else fused
+        rows = self._rows(list(order) if stage == "rerank" else list(order)[: max(limit, 1)])
+        looked: dict[int, float] = {}
+        reranked: dict[int, float] = {}
+        if stage == "rerank":
+            looked = evidence(bm25, cosine, {chunk_id: row[1] for chunk_id, row in rows.items()}, rows)
+            order = looked
+            reranked = self._reranked(question, list(order)[:RERANKED], rows)
+            if reranked:
+                order = reranked
+        chosen = [chunk_id for chunk_id in order if chunk_id in rows][:limit]
+        coverage = words.coverage(terms, chosen)
+        return [
+            self._hit(
+                rows[chunk_id],
+                following,
+                {
+                    name: round(float(scores[chunk_id]), 4)
+                    for name, scores in (
+                        ("fts", bm25), ("dense", cosine), ("fused", fused), ("evidence", looked),
+                        ("rerank", reranked), ("coverage", coverage),
+                    )
+                    if chunk_id in scores
+                },
+            )
+            for chunk_id in chosen
+        ]  # fmt: skip
+
+    def _rankings(
+        self, words: LexicalIndex, text: str, generation: int, collection: str, stage: Stage
+    ) -> tuple[dict[int, float], dict[int, float]]:
+        """Return the candidates by words and by meaning, each with the other's score too, best first by their own."""
+        terms = query_terms(text)
+        by_words = words.search(terms, limit=DEPTH, collection=collection) if stage != "dense" else {}
+        if self._encoder is None or self._vectors is None or stage == "fts":
+            return by_words, {}
+        self._vectors.follow(self._store.connections.db, generation)
+        query = self._encoder.encode([text])[0]
+        by_meaning = self._vectors.search(query, limit=DEPTH, collection=collection)
+        if stage == "rerank":
+            missing = [chunk_id for chunk_id in by_words if chunk_id not in by_meaning]
+            by_meaning = by_meaning | self._vectors.cosines(query, missing)
+        return by_words, by_meaning
+
+    def _rows(self, chunk_ids: Sequence[int]) -> dict[int, tuple[Any, ...]]:
+        rows = self._store.connections.db.execute(
+            "select c.id, d.id, d.collection, d.name, d.version, c.title, c.text, c.page, c.start, c.end, c.ordinal "
+            f"from chunks c join documents d on d.id = c.document_id where c.id in ({','.join('?' * len(chunk_ids))})",
+            list(chunk_ids),
+        ).fetchall()
+        return {row[0]: tuple(row) for row in rows}
+
+    def _reranked(self, question: str, chunk_ids: Sequence[int], rows: dict[int, tuple[Any, ...]]) -> dict[int, float]:
+        if self._reranker is None or not chunk_ids:
+            return {}
+        scores = self._reranker.score(question, [searchable(str(rows[each][5]), str(rows[each][6])) for each in chunk_ids])
+        return dict(sorted(zip(chunk_ids, scores, strict=True), key=lambda item: -item[1]))
+
+    def _hit(self, row: tuple[Any, ...], following: int, scores: dict[str, float]) -> Hit:
+        chunk_id, document_id, collection, name, version, title, text, page, start, end, ordinal = row
+        if following:
+            text, end = self._joined(document_id, ordinal, title, text, end, following)
+        coverage = scores.get("coverage", 0.0)
+        return Hit(
+            chunk_id=chunk_id,
+            collection=collection,
+            document=name,
+            document_version=version,
+            title=title,
+            text=text,
+            score=round((max(scores.get("dense", 0.0), 0.0) + coverage) / 2 if self.hybrid else coverage, 4),
+            page=page,
+            start=start,
+            end=end,
+            scores=scores,
+        )
+
+    def _joined(self, document_id: int, ordinal: int, title: str, text: str, end: int, following: int) -> tuple[str, int]:
+        """Return a chunk's text and end with the next chunks of its section."""
+        rows = self._store.connections.db.execute(
+            "select title, text, end from chunks where document_id = ? and ordinal > ? and ordinal <= ? order by ordinal",
+            [document_id, ordinal, ordinal + following],
+        ).fetchall()
+        pieces = [text]
+        for next_title, next_text, next_end in rows:
+            if next_title != title:
+                break
+            pieces.append(next_text)
+            end = next_end
+        return "\n\n".join(pieces), end
+
+
+def _together(parts: Sequence[dict[int, float]]) -> dict[int, float]:
+    """Join the scores of a question with those of its context, which count less; best first."""
+    joined = dict(parts[0])
+    for part in parts[1:]:
+        for chunk_id, score in part.items():
+            joined[chunk_id] = max(joined.get(chunk_id, 0.0), CONTEXT_SHARE * score)
+    return dict(sorted(joined.items(), key=lambda item: -item[1]))

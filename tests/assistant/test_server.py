@@ -1,0 +1,111 @@
+"""The first login of a new home, and what a server does before and after it opens."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+
+from assistant.config import NightSettings
+from assistant.one_time import OneTimePasswords
+from assistant.server import FIRST_ADMIN, Server, build, first_login
+from assistant.services import Services
+from feedback.errors import SettingsError
+from feedback.store import FeedbackStore
+
+OWN = "a password of my own"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[FeedbackStore]:
+    store = FeedbackStore(tmp_path / "new.db")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def passwords(store: FeedbackStore, tmp_path: Path) -> Iterator[OneTimePasswords]:
+    passwords = OneTimePasswords(tmp_path / "new.db")
+    yield passwords
+    passwords.close()
+
+
+def test_a_home_without_an_admin_gets_one_whoever_else_there_is(store: FeedbackStore, passwords: OneTimePasswords) -> None:
+    store.add_user("root@command-line", "a random long password", "employee")
+    login = first_login(passwords)
+    assert login is not None and login[0] == FIRST_ADMIN
+    admin = store.verify_user(*login)
+    assert admin is not None and admin.role == "admin" and admin.must_change_password
+
+
+def test_a_name_that_an_employee_has_is_not_taken_from_him(store: FeedbackStore, passwords: OneTimePasswords) -> None:
+    store.add_user("Admin", "a random long password", "employee")
+    login = first_login(passwords)
+    assert login is not None and login[0] == "admin2"
+
+
+def test_a_password_that_was_never_used_is_replaced_at_the_next_start(store: FeedbackStore, passwords: OneTimePasswords) -> None:
+    lost, again = first_login(passwords), first_login(passwords)
+    assert lost is not None and again is not None and lost[0] == again[0]
+    assert store.verify_user(*lost) is None and store.verify_user(*again) is not None
+    store.set_password(again[0], OWN)
+    assert first_login(passwords) is None
+    assert store.verify_user(again[0], OWN) is not None
+
+
+def test_an_admin_with_a_password_of_his_own_is_left_alone(store: FeedbackStore, passwords: OneTimePasswords) -> None:
+    store.add_user("ada", OWN, "admin")
+    store.add_user("newcomer", "handed over by ada", "admin", one_time=True)
+    assert first_login(passwords) is None
+    assert store.verify_user("newcomer", "handed over by ada") is not None
+
+
+def test_a_reset_ends_the_old_password_and_all_logins(store: FeedbackStore, passwords: OneTimePasswords) -> None:
+    ben = store.add_user("ben", OWN, "employee")
+    token = store.open_session(ben.id)
+    password = passwords.reset("BEN", by="command line")
+    assert store.session_user(token) is None and store.verify_user("ben", OWN) is None
+    user = store.verify_user("ben", password)
+    assert user is not None and user.must_change_password and user.role == "employee"
+    (entry,) = store.audit_entries()
+    assert (entry.actor, entry.action, entry.detail) == ("command line", "user.reset", {"name": "ben"})
+
+
+@pytest.fixture
+def empty(bare: Services) -> Services:
+    """A home in which only employees are."""
+    bare.store.add_user("ben", OWN, "employee")
+    return bare
+
+
+def test_a_bad_cron_ends_the_start_before_a_password_is_made(empty: Services) -> None:
+    bad = replace(empty, settings=empty.settings.model_copy(update={"night": NightSettings(cron="at two")}))
+    with pytest.raises(SettingsError, match=r"night\.cron"):
+        build(bad)
+    assert all(user.role == "employee" for user in empty.store.users())
+
+
+def test_the_first_login_is_made_and_printed_once_the_server_is_open(
+    store: FeedbackStore, passwords: OneTimePasswords, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = Server(FastAPI(), ["Open http://here"], passwords)
+    assert store.users() == []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        said, deadline = "", time.monotonic() + 30
+        while "First login" not in said and time.monotonic() < deadline:
+            time.sleep(0.02)
+            said += capsys.readouterr().out
+        server.should_exit = True
+        thread.join(15)
+    assert said.startswith("Open http://here")
+    found = re.search(r"First login: (\S+) / (\S+)", said)
+    assert found and store.verify_user(found[1], found[2]) is not None
