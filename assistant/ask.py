@@ -30,7 +30,8 @@ def ask_once(home: Home, settings: Settings, question: str, *, write: Callable[[
     """Ask one question; `write` gets the text as it streams, then the sources. Raises EngineError when the answer failed."""
     with open_services(home, settings) as services:
         if settings.documents.folder:
-            services.documents.add_folder(Path(settings.documents.folder))
+            services.library.follow_setting(Path(settings.documents.folder))
+        services.library.index()
         user_id = local_user(services)
         conversation = services.store.start_conversation(user_id, history=False)
         turn: Turn | None = None

@@ -47,7 +47,7 @@ def bench_night(home: Home, settings: Settings, *, questions: int) -> dict[str, 
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "models").symlink_to(home.models)
         with open_services(Home(Path(folder)), Settings()) as services:
-            services.documents.add_folder(data / "handbook")
+            services.library.add_folder(data / "handbook")
             _first_tokens(services, asked[-3:])  # the first answers of a process are slower
             idle = _first_tokens(services, asked[:questions])
             with _training(Path(folder) / "run", base, rows):

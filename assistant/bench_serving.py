@@ -60,7 +60,7 @@ def bench_serving(*, base: BaseModel, streams: Sequence[int] = (1, 8), blocks: i
         name = base.name if (base.path / "base.json").is_file() else str(base.path)
         settings = Settings(engine=EngineSettings(kind="llama_cpp", base_model=name))
         with open_services(Home(Path(folder)), settings) as services:
-            services.documents.add_folder(company / "handbook")
+            services.library.add_folder(company / "handbook")
             return measure(services, questions=questions, streams=streams, blocks=blocks, block=block)
 
 

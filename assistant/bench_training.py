@@ -29,8 +29,8 @@ def sample_rows(home: Home, settings: Settings, *, rows: int) -> list[dict[str, 
     _, engine = open_engine(home, settings)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            documents, prompts = open_prompts(Home(Path(folder)), settings, engine)
-            documents.add_folder(data / "handbook")
+            library, prompts = open_prompts(Home(Path(folder)), settings, engine)
+            library.add_folder(data / "handbook")
             found: list[dict[str, Any]] = []
             for row in in_turns(load_questions(data / "questions" / "practice.jsonl")):
                 prepared = prompts.prepare(row.question)

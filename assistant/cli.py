@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from assistant.cli_bench import bench
-from assistant.cli_tables import adapters, documents, feedback_commands, runs, users
+from assistant.cli_documents import documents
+from assistant.cli_tables import adapters, feedback_commands, runs, users
 from assistant.console import JsonOption, announce_import, emit, opened
 from feedback.errors import NightschoolError
 

@@ -1,16 +1,14 @@
-"""Commands that list and change what is kept: documents, feedback, runs, adapters, users."""
+"""Commands that list and change what is kept: feedback, runs, adapters, users."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from assistant.console import JsonOption, emit, opened, plain, show
-from feedback.errors import DocumentError, NightschoolError
+from feedback.errors import NightschoolError
 
-documents = typer.Typer(help="The documents that answers come from.", no_args_is_help=True)
 feedback_commands = typer.Typer(help="What people said of the answers.", no_args_is_help=True)
 runs = typer.Typer(help="The ledger of nights.", no_args_is_help=True)
 adapters = typer.Typer(help="The adapters: what serves, what could.", no_args_is_help=True)
@@ -20,70 +18,6 @@ FOLLOWS = (
     "A running server follows within two seconds and says so in /health; one that refuses it goes back to what it serves, and "
     "says why on the admin page."
 )
-
-
-def _documents(context: typer.Context):  # type: ignore[no-untyped-def]
-    from assistant.documents.store import DocumentStore
-
-    home, settings = opened(context)
-    return DocumentStore(home.documents_db, chunk_chars=settings.documents.chunk_chars), settings
-
-
-@documents.command("add")
-def documents_add(
-    context: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="A folder of Markdown or text pages; the index then holds exactly its pages.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Index a folder; unchanged files are skipped."""
-    store, _ = _documents(context)
-    report = store.add_folder(folder)
-    if as_json:
-        emit(report)
-    else:
-        print(f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged, {report.removed} removed.")
-        for sentence in report.unread:
-            print(sentence)
-    if report.unread and not (report.added or report.changed or report.unchanged):
-        raise DocumentError(f"None of the files in {folder} could be read.")
-
-
-@documents.command("list")
-def documents_list(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List the documents."""
-    store, _ = _documents(context)
-    show(
-        store.describe(),
-        ("path", "title", "version", "chunks"),
-        as_json=as_json,
-        empty="No documents yet: `nightschool documents add FOLDER`.",
-    )
-
-
-@documents.command("remove")
-def documents_remove(
-    context: typer.Context, paths: Annotated[list[str], typer.Argument(help="Paths as `documents list` shows them.")]
-) -> None:
-    """Remove documents from the index at once."""
-    store, _ = _documents(context)
-    known = set(store.paths())
-    for path in paths:
-        if path not in known:
-            raise DocumentError(f"There is no document {path!r}: see `nightschool documents list`.")
-    print(f"{store.remove(paths)} removed.")
-
-
-@documents.command("search")
-def documents_search(
-    context: typer.Context,
-    question: Annotated[str, typer.Argument(help="What to look for.")],
-    limit: Annotated[int, typer.Option(min=1, max=100)] = 5,
-    as_json: JsonOption = False,
-) -> None:
-    """Show the passages that a question finds, best first."""
-    store, _ = _documents(context)
-    hits = store.search(question, limit=limit)
-    show(hits, ("score", "document", "title", "text"), as_json=as_json, empty="Nothing was found.")
 
 
 @feedback_commands.command("list")

@@ -35,10 +35,18 @@ class ServerSettings(_Section):
 class DocumentSettings(_Section):
     """What is indexed."""
 
-    folder: str = Field(
-        default="", description="folder that `serve` indexes at its start; empty: only what `documents add` added"
+    folder: str = Field(default="", description="folder that `serve` indexes and watches; empty: only what `documents add` added")
+    watch_minutes: float = Field(default=10.0, ge=0, description="how often watched folders are looked at; 0: only at a start")
+    encoder: str = Field(
+        default="minilm",
+        description='what finds passages by meaning: "minilm" (packaged), a Hugging Face name or folder, or "none"',
     )
-    chunk_chars: int = Field(default=560, ge=120, le=4000, description="longest chunk, in characters")
+    reranker: str = Field(
+        default="late-interaction",
+        description='second look at the best passages: "late-interaction", "cross-encoder:NAME" (Hugging Face), or "none"',
+    )
+    chunk_tokens: int = Field(default=140, ge=32, le=480, description="longest chunk, in tokens of the encoder")
+    max_mb: int = Field(default=100, ge=1, description="largest file that is read, in MB")
 
 
 class EngineSettings(_Section):
@@ -60,7 +68,16 @@ class ChatSettings(_Section):
 
     prompt_tokens: int = Field(default=0, ge=0, description="0: by hardware (about 400 on 2 cores)")
     passages: int = Field(default=0, ge=0, le=20, description="0: by hardware (3 on 2 cores)")
-    threshold: float = Field(default=0.33, ge=0, le=1, description="least score of the best passage; below it no model is called")
+    threshold: float = Field(
+        default=-1,
+        ge=-1,
+        le=1,
+        description="least score of the best passage, below which no model is called; -1: as calibrated (docs/LOG.md)",
+    )
+    followups: Literal["auto", "terms", "model"] = Field(
+        default="auto",
+        description="how a follow-up is made whole for the search: by earlier words, or by the model (auto: large ones)",
+    )
     max_tokens: int = Field(default=96, ge=8, le=2048, description="longest answer")
 
 

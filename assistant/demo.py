@@ -147,7 +147,7 @@ def play(story: Story) -> Told:
         sealed_file = home.root / "sealed.jsonl"
         settings = _settings(folder, sealed_file, story.minutes, len({row.fact for row in sealed}))
         with open_services(home, settings) as services:
-            services.documents.add_folder(folder)
+            services.library.add_folder(folder)
             services.documents.remove(absent)
             asked = _ask_all(services, practice, seconds=story.minutes * 60 * ASKING_SHARE, show=bar.show)
         pace = asked.seconds / max(1, asked.count)

@@ -28,6 +28,7 @@ from feedback.errors import NightschoolError
 from feedback.records import FinishReason
 from feedback.wording import REFUSAL
 from training.measures import Scored, score_answer, summarise
+from training.parent import end_with_parent
 from training.questions import QuestionRow, load_questions
 
 PARALLEL = 4
@@ -216,21 +217,9 @@ def _ticker(path: Path, total: int) -> Callable[[], None]:
     return tick
 
 
-def _end_with_parent() -> None:
-    """End within some seconds of the parent's death: an examination nobody waits for must not hold the machine."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(2)
-        os._exit(3)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def main(folder: Path) -> int:
-    """Examine as `folder`/examine.json says; write examination.json in one step."""
-    _end_with_parent()
+def main(folder: Path, parent: int | None = None) -> int:
+    """Examine as `folder`/examine.json says, for the night with the process id `parent`; write examination.json in one step."""
+    end_with_parent(parent)
     os.nice(10)
     try:
         result = examine(Request.from_json((folder / "examine.json").read_text(encoding="utf-8")), folder)
@@ -244,4 +233,4 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None))

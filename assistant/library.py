@@ -12,7 +12,7 @@ from assistant.documents.reading import Reader, ReadLimits
 from assistant.documents.store import MAIN, DocumentStore, WatchedFolder
 from assistant.retrieval.encoder import load_tokenizer, open_encoder
 from assistant.retrieval.index import embed_pending, pending
-from assistant.retrieval.reranker import open_reranker
+from assistant.retrieval.reranker import LATE, open_reranker
 from assistant.retrieval.search import Hit, Retriever, Stage
 from feedback.errors import DocumentError, ModelError
 
@@ -21,12 +21,12 @@ class Library:
     """The documents of one home, and search over them. Opening one loads no model."""
 
     def __init__(
-        self, path: Path, *, encoder: str, reranker: str = "", chunk_tokens: int = 140, limits: ReadLimits | None = None
+        self, path: Path, *, encoder: str, reranker: str = LATE, chunk_tokens: int = 140, limits: ReadLimits | None = None
     ) -> None:
         splitter = Splitter(chunk_tokens, load_tokenizer(encoder), encoder)
         self.store = DocumentStore(path, split=splitter, chunking=splitter.name)
         self.encoder = open_encoder(encoder)
-        self.retriever = Retriever(self.store, self.encoder, open_reranker(reranker))
+        self.retriever = Retriever(self.store, self.encoder, open_reranker(reranker), late=reranker == LATE)
         self._limits = limits or ReadLimits()
         self._indexing = threading.Lock()
 
@@ -99,7 +99,7 @@ class Library:
         """Load the encoder, so that the first question does not wait for it; returns a sentence when it cannot be loaded."""
         try:
             if self.encoder is not None:
-                self.encoder.encode(["warm"])
+                self.encoder.encode(["warm"], telling=False)
         except ModelError as error:
             return str(error)
         return ""

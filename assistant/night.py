@@ -24,6 +24,7 @@ from assistant.documents.store import DocumentStore
 from assistant.engines.base import BASE_VERSION
 from assistant.engines.template import ChatTemplate
 from assistant.examiner import Contestant, Request, scored_of
+from assistant.grounding import SETTLING
 from assistant.hardware import cores
 from assistant.home import Home
 from assistant.models import open_base
@@ -33,7 +34,7 @@ from assistant.services import engine_context
 from feedback.errors import RunError
 from feedback.store import FeedbackStore
 from training.curation import Example, Refusal, curate
-from training.dataset import write_snapshot
+from training.dataset import rows_within, write_snapshot
 from training.examinations import ExaminationStore
 from training.gate import Decision, Floor, decide
 from training.heldout import hold_out, sample_by_fact
@@ -137,7 +138,10 @@ class _Night:
     def play(self) -> NightReport:
         """Play the night from curation to promotion."""
         examples, questions, refusals = self.curate()
-        snapshot = write_snapshot(examples, self.folder / "dataset", refusals=refusals, seed=self.settings.night.seed)
+        night = self.settings.night
+        earlier = next((self.ledger.folder(run.id) for run in self.ledger.runs() if run.candidate), None)
+        most = rows_within(night.minutes, earlier) if earlier else None
+        snapshot = write_snapshot(examples, self.folder / "dataset", refusals=refusals, seed=night.seed, max_rows=most)
         self.ledger.advance(self.run_id, "training")
         recipe = self.train()
         self.ledger.advance(self.run_id, "examining")
@@ -204,7 +208,7 @@ class _Night:
             # as the engines count: up to a few tokens more than the trainer, which refuses a whole night for one long row
             count_tokens=lambda messages: len(template.encode(messages)),
             max_tokens=engine_context(self.settings),
-            current_versions={str(row["path"]): int(str(row["version"])) for row in documents.describe()},
+            current_text=documents.current_text,
         )
         self.ledger.record_curation(self.run_id, curated.examples, curated.refusals)
         examples, questions = list(curated.examples), sealed
@@ -319,6 +323,8 @@ class _Night:
             DocumentStore(self.home.documents_db).index_hash(),
             hashlib.sha256((self.folder / "questions.jsonl").read_bytes()).hexdigest(),
             self.settings.engine.model_dump_json(),
+            self.settings.documents.model_dump_json(),
+            str(SETTLING),
             self.settings.chat.model_dump_json(),
             INSTRUCTIONS,
             str(cores()),
@@ -332,7 +338,10 @@ class _Night:
         path = self.folder / log
         with path.open("ab") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", module, str(self.folder)], stdout=file, stderr=file, stdin=subprocess.DEVNULL
+                [sys.executable, "-m", module, str(self.folder), str(os.getpid())],
+                stdout=file,
+                stderr=file,
+                stdin=subprocess.DEVNULL,
             )
         moved, last = time.monotonic(), ""
         try:

@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class NightBar:
         self._stage = ""
         self._started = time.monotonic()
 
-    def __enter__(self) -> NightBar:
+    def __enter__(self) -> Self:
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
@@ -69,3 +69,26 @@ class NightBar:
             self._task = self._bar.add_task(progress.stage, total=100, detail="")
             self._stage = progress.stage
         self._bar.update(self._task, completed=100 * progress.share, detail=detail)
+
+
+class DocumentBar(NightBar):
+    """Shows how far the reading and the encoding of documents are, with the time that is left at the pace so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stage_started = time.monotonic()
+        self._last_stage = ""
+
+    def read(self, done: int, total: int, name: str) -> None:
+        """Show that `done` of `total` files were read."""
+        self._count("Reading", done, total, name)
+
+    def encoded(self, done: int, total: int) -> None:
+        """Show that `done` of `total` passages were encoded."""
+        self._count("Encoding", done, total, f"{done:,} of {total:,} passages")
+
+    def _count(self, stage: str, done: int, total: int, detail: str) -> None:
+        if stage != self._last_stage:
+            self._last_stage, self._stage_started = stage, time.monotonic()
+        eta = (time.monotonic() - self._stage_started) / done * (total - done) if done else None
+        self.show(Progress(stage=stage, share=done / max(total, 1), detail=detail, eta_s=eta))

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from assistant.documents.store import DocumentStore, Hit
 from assistant.hardware import PromptLimits
+from assistant.library import Library
+from assistant.retrieval.followups import carried_over
+from assistant.retrieval.search import Hit
 from feedback.errors import QuestionError
 from feedback.records import Message, Passage
 from feedback.wording import CITATION, MAX_QUESTION_CHARS, REFUSAL
@@ -21,6 +23,9 @@ INSTRUCTIONS = (
 HISTORY_SHARE = 0.25
 """The largest share of the prompt's tokens that earlier messages may take."""
 
+HYBRID_THRESHOLD, WORDS_THRESHOLD = 0.44, 0.33
+"""Least score of the best passage, calibrated with and without an encoder (docs/LOG.md): below it no model is called."""
+
 CountTokens = Callable[[Sequence[Message]], int]
 
 
@@ -31,6 +36,8 @@ class Prepared:
     question: str
     messages: tuple[Message, ...]
     passages: tuple[Passage, ...]
+    searched: str = ""  # what was searched, where that is not the question itself
+    collection: str = ""
 
     @property
     def refused(self) -> bool:
@@ -50,7 +57,8 @@ def check_question(question: str) -> str:
     return text
 
 
-def _passage(number: int, hit: Hit) -> Passage:
+def passage_of(number: int, hit: Hit) -> Passage:
+    """Return a hit as the passage with that number."""
     return Passage(
         number=number,
         document=hit.document,
@@ -59,6 +67,11 @@ def _passage(number: int, hit: Hit) -> Passage:
         title=hit.title,
         text=hit.text,
         score=hit.score,
+        collection=hit.collection,
+        page=hit.page,
+        start=hit.start,
+        end=hit.end,
+        scores=hit.scores,
     )
 
 
@@ -75,29 +88,42 @@ def render(question: str, passages: Sequence[Passage], past: Sequence[Message] =
 class PromptBuilder:
     """Prepares questions over one index, within the limits of the machine."""
 
-    def __init__(self, documents: DocumentStore, count_tokens: CountTokens, *, limits: PromptLimits, threshold: float) -> None:
-        self._documents = documents
+    def __init__(self, library: Library, count_tokens: CountTokens, *, limits: PromptLimits, threshold: float = -1) -> None:
+        self._library = library
         self._count = count_tokens
         self._limits = limits
-        self._threshold = threshold
+        calibrated = HYBRID_THRESHOLD if library.retriever.hybrid else WORDS_THRESHOLD
+        self._threshold = calibrated if threshold < 0 else threshold
 
     @property
     def limits(self) -> PromptLimits:
         """The limits in force."""
         return self._limits
 
-    def prepare(self, question: str, past: Sequence[Message] = ()) -> Prepared:
-        """Retrieve passages for a question and build its messages; at least one passage is kept. Raises QuestionError."""
+    def prepare(self, question: str, past: Sequence[Message] = (), *, collection: str = "", query: str = "") -> Prepared:
+        """Retrieve passages for a question and build its messages; at least one passage is kept. Raises QuestionError.
+
+        `query` is what is searched instead of a follow-up question; without it, the words of earlier questions are carried
+        over where the question leans on them. `collection` "" searches all of them.
+        """
         text = check_question(question)
-        hits = self._documents.search(text, limit=self._limits.passages, following=self._limits.following)
-        found = tuple(_passage(number, hit) for number, hit in enumerate(hits, start=1))
+        context = "" if query else carried_over(text, past)
+        hits = self._library.search(
+            query or text,
+            limit=self._limits.passages,
+            following=self._limits.following,
+            collection=collection,
+            context=context,
+        )
+        found = tuple(passage_of(number, hit) for number, hit in enumerate(hits, start=1))
+        rest = {"searched": query or context, "collection": collection}
         if not found or max(passage.score for passage in found) < self._threshold:
-            return Prepared(question=text, messages=(), passages=found)
+            return Prepared(question=text, messages=(), passages=found, **rest)
         earlier = self._fitting_history(past)
         for kept in range(len(found), 0, -1):
             messages = render(text, found[:kept], earlier)
             if kept == 1 or self._count(messages) <= self._limits.tokens:
-                return Prepared(question=text, messages=messages, passages=found[:kept])
+                return Prepared(question=text, messages=messages, passages=found[:kept], **rest)
         raise AssertionError("unreachable: the loop returns at one passage")
 
     def _fitting_history(self, past: Sequence[Message]) -> tuple[Message, ...]:

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from assistant.config import Settings
 from assistant.home import Home
+from assistant.librarian import Librarian
 from assistant.one_time import OneTimePasswords
 from assistant.services import Services, open_services
 from assistant.web.app import create_app
@@ -71,11 +72,14 @@ def set_up(services: Services) -> list[str]:
         said.append(f"Night {running.id}, begun at {running.created_at} by {running.requested_by}, is still running.")
     if services.settings.documents.folder:
         try:
-            report = services.documents.add_folder(Path(services.settings.documents.folder))
+            report = services.library.follow_setting(Path(services.settings.documents.folder))
         except DocumentError as error:
             said.append(f"{error} What was indexed before is still served.")
         else:
             said.extend(report.unread)
+    waiting = services.library.waiting()
+    if waiting:
+        said.append(f"{waiting:,} passages are being encoded; until then they are found by their words alone.")
     return said
 
 
@@ -149,7 +153,7 @@ def serve(home: Home, settings: Settings) -> None:
         server, clock = build(services)
         clock.start()
         try:
-            with following(services):
+            with following(services), Librarian(services.library, minutes=settings.documents.watch_minutes):
                 server.run(sockets=[listening])
         finally:
             clock.stop()

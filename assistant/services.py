@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 
 from assistant.chat import Chat
 from assistant.config import Settings
+from assistant.documents.reading import ReadLimits
 from assistant.documents.store import DocumentStore
 from assistant.engines.base import AdapterVersion, Engine
 from assistant.engines.select import has_cuda, make_engine
 from assistant.hardware import PromptLimits, cores, prompt_limits
 from assistant.home import Home
+from assistant.library import Library
 from assistant.models import BaseModel, open_base
 from assistant.pool import AdapterPool
 from assistant.prompt import PromptBuilder
@@ -50,7 +52,7 @@ class Services:
     home: Home
     settings: Settings
     store: FeedbackStore
-    documents: DocumentStore
+    library: Library
     registry: AdapterRegistry
     ledger: RunLedger
     examinations: ExaminationStore
@@ -60,6 +62,11 @@ class Services:
     pool: AdapterPool
     chat: Chat
     refused: Refused | None = None  # at the start; None: what the registry names serves
+
+    @property
+    def documents(self) -> DocumentStore:
+        """The documents themselves."""
+        return self.library.store
 
     def start_night(self, requested_by: str, *, slot: str = "") -> int:
         """Start a night in a process of its own, for a due slot or at once; returns its process id."""
@@ -148,18 +155,30 @@ def open_engine(home: Home, settings: Settings) -> tuple[BaseModel, Engine]:
     return base, engine
 
 
-def open_prompts(home: Home, settings: Settings, engine: Engine) -> tuple[DocumentStore, PromptBuilder]:
+def open_library(home: Home, settings: Settings) -> Library:
+    """Open the documents of a home, and search over them. Raises ModelError for an encoder that is not installed."""
+    documents = settings.documents
+    return Library(
+        home.documents_db,
+        encoder=documents.encoder,
+        reranker=documents.reranker,
+        chunk_tokens=documents.chunk_tokens,
+        limits=ReadLimits(max_bytes=documents.max_mb * 1_000_000),
+    )
+
+
+def open_prompts(home: Home, settings: Settings, engine: Engine) -> tuple[Library, PromptBuilder]:
     """Open the documents of a home and the builder of prompts over them, as the chat and the examination use it."""
-    documents = DocumentStore(home.documents_db, chunk_chars=settings.documents.chunk_chars)
+    library = open_library(home, settings)
     limits = limits_for(settings, cuda=engine.name.endswith("cuda"))
-    return documents, PromptBuilder(documents, engine.count_tokens, limits=limits, threshold=settings.chat.threshold)
+    return library, PromptBuilder(library, engine.count_tokens, limits=limits, threshold=settings.chat.threshold)
 
 
 def assemble(home: Home, settings: Settings, base: BaseModel, engine: Engine) -> Services:
     """Put the parts together around an engine; nothing is loaded yet."""
     store = FeedbackStore(home.db)
     registry = AdapterRegistry(home.db, home.adapters)
-    documents, prompts = open_prompts(home, settings, engine)
+    library, prompts = open_prompts(home, settings, engine)
 
     def verified(version: str) -> AdapterVersion:
         registry.verify(version)
@@ -170,7 +189,7 @@ def assemble(home: Home, settings: Settings, base: BaseModel, engine: Engine) ->
         home=home,
         settings=settings,
         store=store,
-        documents=documents,
+        library=library,
         registry=registry,
         ledger=RunLedger(home.db, home.runs),
         examinations=ExaminationStore(home.db),

@@ -92,14 +92,16 @@ class ReadingEngine:
 
 def build_services(home_dir: Path, *, queue: int = 8, pages: Path | None = None) -> Services:
     """Open every store below `home_dir`, with three users, the pages above (or a folder) and the engine without a model."""
-    from assistant.config import ChatSettings, EngineSettings, Settings
+    from assistant.config import ChatSettings, DocumentSettings, EngineSettings, Settings
     from assistant.home import Home
     from assistant.models import BaseModel
     from assistant.services import assemble
 
     home = Home(home_dir)
     settings = Settings(
-        engine=EngineSettings(queue=queue), chat=ChatSettings(prompt_tokens=400, passages=2, threshold=0.3, max_tokens=96)
+        documents=DocumentSettings(encoder="none"),
+        engine=EngineSettings(queue=queue),
+        chat=ChatSettings(prompt_tokens=400, passages=2, threshold=0.3, max_tokens=96),
     )
     base = BaseModel(name="reader", path=home.models, hf_dir=home.models, gguf_path=None, sha256="0" * 64)
     engine: Any = ReadingEngine()
@@ -111,7 +113,7 @@ def build_services(home_dir: Path, *, queue: int = 8, pages: Path | None = None)
         for path, text in PAGES.items():
             (pages / path).parent.mkdir(parents=True, exist_ok=True)
             (pages / path).write_text(text, encoding="utf-8")
-    services.documents.add_folder(pages)
+    services.library.add_folder(pages)
     return services
 
 

@@ -135,7 +135,6 @@ def curate(
     min_chars: int = 1,
     count_tokens: CountTokens | None = None,
     max_tokens: int = 2048,
-    current_versions: Mapping[str, int] | None = None,
     current_text: CurrentText | None = None,
 ) -> Curated:
     """Turn ratings (oldest first) into examples and refusals.
@@ -143,9 +142,8 @@ def curate(
     `max_chars` and `min_chars` limit a completion without its citations; `max_tokens` limits an example with its prompt, as
     `count_tokens` counts it (None: not checked). `max_share` of all that could be learned is the most that one person
     contributes, strongest and newest first, where there are at least three raters; what an admin verified is not counted.
-    `current_versions` names the version of each document that stands now, `current_text` gives its text: an example that
-    cites another version, or a passage that no longer stands there, is quarantined (None: not checked). Versions alone do
-    not do: an index that is built anew counts from 1 again.
+    `current_text` gives the text of a document (by collection and name) as it stands now, None when it is gone: an example
+    that cites a passage which no longer stands there is quarantined (None: not checked).
     """
     reasons: dict[int, str] = {}
     candidates: list[_Candidate] = []
@@ -157,7 +155,7 @@ def curate(
             reasons[place] = str(unfit)
             continue
         reason = _fault(candidate, max_chars=max_chars, min_chars=min_chars)
-        reason = reason or _outdated(candidate, current_versions, current_text) or (SEALED if _is_sealed(one, sealed) else None)
+        reason = reason or _outdated(candidate, current_text) or (SEALED if _is_sealed(one, sealed) else None)
         reason = reason or _too_long(candidate, count_tokens, max_tokens)
         if reason:
             reasons[place] = reason
@@ -273,15 +271,13 @@ def _too_long(candidate: _Candidate, count_tokens: CountTokens | None, max_token
     )
 
 
-def _outdated(candidate: _Candidate, versions: Mapping[str, int] | None, current_text: CurrentText | None) -> str | None:
+def _outdated(candidate: _Candidate, current_text: CurrentText | None) -> str | None:
     """Return that a passage which the candidate cites stands no more as it was given, or None."""
     numbers = cited_numbers(candidate.completion)
     for passage in candidate.rated.turn.asked.passages:
-        if passage.number not in numbers:
+        if passage.number not in numbers or current_text is None:
             continue
-        if (versions is not None and versions.get(passage.document) != passage.document_version) or (
-            current_text is not None and not _stands(passage.text, current_text(passage.collection, passage.document) or "")
-        ):
+        if not _stands(passage.text, current_text(passage.collection, passage.document) or ""):
             return f"The page {passage.document} has changed or gone since the answer, so it is set aside: ask again and rate."
     return None
 

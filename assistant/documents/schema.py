@@ -105,7 +105,8 @@ def _m0002_collections(db: Database) -> None:
         create table vectors (              -- one a chunk; a chunk without one is found by its words alone
             chunk_id integer primary key references chunks(id) on delete cascade,
             encoder text not null,          -- who made it: vectors of another encoder are made anew
-            vector blob not null            -- float16, little-endian, length 1
+            vector blob not null,           -- float16, little-endian, length 1
+            tokens blob not null            -- the signs of its telling tokens' vectors: one bit a dimension, a row a token
         );
         create table gone (                 -- removed documents: a version number is never given twice
             collection text not null,
@@ -117,7 +118,7 @@ def _m0002_collections(db: Database) -> None:
             root text not null,
             collection text not null,
             under text not null,            -- stands before the names of its documents
-            by_setting integer not null,    -- 1: it is documents.folder; one that the setting named before leaves with its documents
+            by_setting integer not null,    -- 1: it is documents.folder; what that named before leaves
             added_at text not null,
             primary key (root, collection)
         ) without rowid;

@@ -202,6 +202,15 @@ class DocumentStore:
             pages=tuple(json.loads(row[6])),
         )
 
+    def current_text(self, collection: str, name: str) -> str | None:
+        """Return the text of a document as it stands now, None when there is none."""
+        row = self.connections.db.execute(
+            "select v.text from documents d join versions v on v.document_id = d.id and v.version = d.version "
+            "where d.collection = ? and d.name = ?",
+            [collection, name],
+        ).fetchone()
+        return None if row is None else str(row[0])
+
     def watch(self, folder: WatchedFolder) -> None:
         """Remember to look at a folder again by schedule."""
         with self.connections.write() as db:

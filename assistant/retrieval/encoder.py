@@ -10,12 +10,14 @@ import importlib.metadata
 import json
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from assistant.retrieval.lexical import STOPWORDS
 from feedback.errors import ModelError
 
 PACKAGED = "minilm"
@@ -29,6 +31,14 @@ BATCH_TOKENS = 4096
 Vectors = npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """Texts as vectors: `whole` has one of length 1 a text, `tokens` for each text one of length 1 a token that was kept."""
+
+    whole: Vectors
+    tokens: list[Vectors]
+
+
 class Encoder(Protocol):
     """What turns texts into vectors of length 1."""
 
@@ -40,8 +50,8 @@ class Encoder(Protocol):
     def max_tokens(self) -> int:
         """Tokens of a text that are read; the rest is cut off."""
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Return one vector a text: shape (len(texts), dimensions), each of length 1."""
+    def encode(self, texts: Sequence[str], *, telling: bool) -> Encoded:
+        """Encode texts; `telling` keeps only the tokens that say something, as is done for passages but not for questions."""
 
 
 def packaged_folder() -> Path:
@@ -95,7 +105,7 @@ class TransformersEncoder:
         self._name = name
         self._source = source
         self._lock = threading.Lock()
-        self._loaded: tuple[Any, Any, bool, int] | None = None
+        self._loaded: tuple[Any, Any, bool, int, frozenset[int]] | None = None
 
     @property
     def name(self) -> str:
@@ -107,27 +117,29 @@ class TransformersEncoder:
         """Tokens of a text that are read."""
         return self._load()[3]
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Return one vector a text, in the order of the texts. Raises ModelError when the encoder cannot be loaded."""
+    def encode(self, texts: Sequence[str], *, telling: bool) -> Encoded:
+        """Encode texts, in their order. Raises ModelError when the encoder cannot be loaded."""
         import torch
 
-        model, tokenizer, first_token, most = self._load()
+        model, tokenizer, first_token, most, idle = self._load()
         encoded = tokenizer(list(texts), truncation=True, max_length=most)["input_ids"] if texts else []
         order = sorted(range(len(encoded)), key=lambda at: len(encoded[at]))
-        rows: dict[int, Vectors] = {}
+        whole = np.zeros((len(texts), int(model.config.hidden_size)), np.float32)
+        tokens: list[Vectors] = [np.zeros((0, whole.shape[1]), np.float32)] * len(texts)
         for batch in _batches(order, [len(ids) for ids in encoded]):
             padded = tokenizer.pad({"input_ids": [encoded[at] for at in batch]}, return_tensors="pt")
             with torch.inference_mode():
                 hidden = model(**padded).last_hidden_state.float()
                 mask = padded["attention_mask"].unsqueeze(-1).float()
                 pooled = hidden[:, 0] if first_token else (hidden * mask).sum(1) / mask.sum(1)
-                vectors = torch.nn.functional.normalize(pooled, dim=-1).numpy()
-            rows.update(zip(batch, vectors, strict=True))
-        if not rows:
-            return np.zeros((0, int(model.config.hidden_size)), np.float32)
-        return np.stack([rows[at] for at in range(len(texts))]).astype(np.float32)
+                whole[batch] = torch.nn.functional.normalize(pooled, dim=-1).numpy()
+                each_token = torch.nn.functional.normalize(hidden, dim=-1).numpy()
+            for place, at in enumerate(batch):
+                kept = [i for i, token in enumerate(encoded[at]) if not (telling and token in idle)]
+                tokens[at] = each_token[place, kept]
+        return Encoded(whole=whole, tokens=tokens)
 
-    def _load(self) -> tuple[Any, Any, bool, int]:
+    def _load(self) -> tuple[Any, Any, bool, int, frozenset[int]]:
         with self._lock:
             if self._loaded is None:
                 self._loaded = _load(self._name, self._source)
@@ -144,8 +156,8 @@ def _batches(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
     return batches
 
 
-def _load(name: str, source: str) -> tuple[Any, Any, bool, int]:
-    """Return (model, tokenizer, whether the first token is the vector, tokens at most)."""
+def _load(name: str, source: str) -> tuple[Any, Any, bool, int, frozenset[int]]:
+    """Return (model, tokenizer, whether the first token is the vector, tokens at most, tokens that tell nothing)."""
     from transformers import AutoModel, AutoTokenizer
 
     try:
@@ -159,12 +171,18 @@ def _load(name: str, source: str) -> tuple[Any, Any, bool, int]:
     pooling = _read_json(Path(source) / "1_Pooling" / "config.json")
     sizes = _read_json(Path(source) / "sentence_bert_config.json")
     positions = int(getattr(model.config, "max_position_embeddings", 512))
-    return (
-        model,
-        tokenizer,
-        bool(pooling.get("pooling_mode_cls_token")),
-        min(int(sizes.get("max_seq_length", positions)), positions),
-    )
+    most = min(int(sizes.get("max_seq_length", positions)), positions)
+    return model, tokenizer, bool(pooling.get("pooling_mode_cls_token")), most, _idle_tokens(tokenizer)
+
+
+def _idle_tokens(tokenizer: Any) -> frozenset[int]:
+    """Return the tokens that tell nothing in a passage: marks, words such as "the", and the tokenizer's own."""
+    idle = set(tokenizer.all_special_ids)
+    for token, number in tokenizer.get_vocab().items():
+        word = token.lstrip("\u2581\u0120 ").casefold()  # marks of a word's beginning
+        if word in STOPWORDS or not any(character.isalnum() for character in word):
+            idle.add(number)
+    return frozenset(idle)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

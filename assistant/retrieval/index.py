@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from assistant.documents.store import DocumentStore
-from assistant.retrieval.encoder import Encoder
+from assistant.retrieval.encoder import Encoded, Encoder
 
 BATCH = 128
 
@@ -43,8 +42,8 @@ def embed_pending(
         rows = store.connections.db.execute(
             f"select id, title, text from chunks where id in ({','.join('?' * len(part))})", part
         ).fetchall()
-        vectors = encoder.encode([searchable(title, text) for _, title, text in rows])
-        _write(store, encoder.name, [row[0] for row in rows], vectors)
+        encoded = encoder.encode([searchable(title, text) for _, title, text in rows], telling=True)
+        _write(store, encoder.name, [row[0] for row in rows], encoded)
         done += len(rows)
         if progress is not None:
             progress(min(begin + BATCH, len(waiting)), len(waiting))
@@ -56,11 +55,11 @@ def searchable(title: str, text: str) -> str:
     return f"{title}\n{text}"
 
 
-def _write(store: DocumentStore, encoder: str, chunk_ids: Sequence[int], vectors: Any) -> None:
+def _write(store: DocumentStore, encoder: str, chunk_ids: Sequence[int], encoded: Encoded) -> None:
     with store.connections.write() as db:
-        for chunk_id, vector in zip(chunk_ids, vectors, strict=True):
+        for chunk_id, vector, tokens in zip(chunk_ids, encoded.whole, encoded.tokens, strict=True):
             db.execute(
-                "insert or replace into vectors (chunk_id, encoder, vector) select id, ?, ? from chunks where id = ?",
-                [encoder, np.asarray(vector, "<f2").tobytes(), chunk_id],
+                "insert or replace into vectors (chunk_id, encoder, vector, tokens) select id, ?, ?, ? from chunks where id = ?",
+                [encoder, np.asarray(vector, "<f2").tobytes(), np.packbits(tokens > 0, axis=1).tobytes(), chunk_id],
             )
         db.execute("update state set value = value + 1 where key = 'generation'")

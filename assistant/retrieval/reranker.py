@@ -1,21 +1,24 @@
-"""Rerankers: models that read the question and a passage together, or token by token. None is loaded unless one is named.
+"""The second look at the best passages: token by token, or by a model that reads question and passage together.
 
-"cross-encoder:NAME" is a Hugging Face sequence classifier with one score (Nogueira and Cho 2019); "late-interaction:NAME" an
-encoder whose token vectors are compared (Khattab and Zaharia 2020); "late-interaction:minilm" needs nothing but the wheel.
+Late interaction (Khattab and Zaharia 2020) compares the question's token vectors with those of each passage. The encoder makes
+both anyway, so it needs no second model: of the passage's tokens the signs are kept when it is indexed, one bit a dimension.
+A cross-encoder is a Hugging Face sequence classifier with one score (Nogueira and Cho 2019), loaded when one is named.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from assistant.retrieval.encoder import PACKAGED, packaged_folder
+import numpy as np
+
+from assistant.retrieval.encoder import Vectors
 from feedback.errors import ModelError
 
-NONE = ""
-KINDS = ("cross-encoder", "late-interaction")
+LATE, NONE = "late-interaction", "none"
+_CROSS = "cross-encoder:"
 MAX_TOKENS = 256
 BATCH = 16
 
@@ -32,21 +35,37 @@ class Reranker(Protocol):
 
 
 def open_reranker(name: str) -> Reranker | None:
-    """Open a reranker by its setting; nothing is loaded yet. Raises ModelError for a name that says no kind."""
-    if name == NONE:
+    """Open the cross-encoder that a setting names, or None for "late-interaction" and "none"; nothing is loaded yet.
+
+    Raises ModelError for a name that says no kind.
+    """
+    if name in (LATE, NONE):
         return None
-    kind, _, model = name.partition(":")
-    if kind not in KINDS or not model:
+    if not name.removeprefix(_CROSS) or not name.startswith(_CROSS):
         raise ModelError(
-            f"documents.reranker = {name!r} names no reranker: write cross-encoder:NAME or late-interaction:NAME "
-            "(a Hugging Face name or folder), or leave it empty."
+            f'documents.reranker = {name!r} names no reranker: write "{LATE}", "{NONE}", or {_CROSS}NAME with a Hugging Face '
+            "name or folder."
         )
-    source = str(packaged_folder() if model == PACKAGED else Path(model).expanduser())
-    return CrossEncoder(name, source) if kind == "cross-encoder" else LateInteraction(name, source)
+    return CrossEncoder(name, str(Path(name.removeprefix(_CROSS)).expanduser()))
 
 
-class _Loaded:
-    """A model of the transformers library with its tokenizer, loaded at its first use."""
+def late_interaction(question: Vectors, passages: Mapping[int, bytes]) -> dict[int, float]:
+    """Score passages by the mean, over the question's tokens, of the nearest token of the passage; best first.
+
+    `question` has shape (tokens, dimensions), each of length 1; a passage is the packed signs of its tokens' vectors.
+    """
+    width = question.shape[1]
+    scores: dict[int, float] = {}
+    for chunk_id, packed in passages.items():
+        bits = np.unpackbits(np.frombuffer(packed, np.uint8).reshape(-1, (width + 7) // 8), axis=1, count=width)
+        if len(bits):
+            near = (bits.astype(np.float32) * 2 - 1) @ question.T / np.sqrt(width)
+            scores[chunk_id] = float(near.max(axis=0).mean())
+    return dict(sorted(scores.items(), key=lambda item: -item[1]))
+
+
+class CrossEncoder:
+    """Reads question and passage together: one score of a sequence classifier each."""
 
     def __init__(self, name: str, source: str) -> None:
         self._name = name
@@ -59,35 +78,11 @@ class _Loaded:
         """The name that it was opened by."""
         return self._name
 
-    def _load(self, kind: str) -> tuple[Any, Any]:
-        import transformers
-
-        with self._lock:
-            if self._parts is None:
-                try:
-                    tokenizer = transformers.AutoTokenizer.from_pretrained(self._source)
-                    model = getattr(transformers, kind).from_pretrained(self._source).eval()
-                except (OSError, ValueError) as error:
-                    raise ModelError(
-                        f"The reranker {self._name!r} cannot be loaded ({str(error).splitlines()[0]}): set documents.reranker "
-                        "to another, or leave it empty."
-                    ) from error
-                self._parts = model, tokenizer
-            return self._parts
-
-
-class CrossEncoder(_Loaded):
-    """Reads question and passage together: one score of a sequence classifier each."""
-
     def score(self, question: str, passages: Sequence[str]) -> list[float]:
-        """Return one score a passage. Raises ModelError when the model has more than one, or cannot be loaded."""
+        """Return one score a passage. Raises ModelError when the model cannot be loaded, or gives more than one."""
         import torch
 
-        model, tokenizer = self._load("AutoModelForSequenceClassification")
-        if model.config.num_labels != 1:
-            raise ModelError(
-                f"The reranker {self.name!r} gives {model.config.num_labels} scores a passage: name one that gives one."
-            )
+        model, tokenizer = self._load()
         scores: list[float] = []
         for begin in range(0, len(passages), BATCH):
             part = list(passages[begin : begin + BATCH])
@@ -98,27 +93,22 @@ class CrossEncoder(_Loaded):
                 scores.extend(model(**given).logits[:, 0].float().tolist())
         return scores
 
+    def _load(self) -> tuple[Any, Any]:
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-class LateInteraction(_Loaded):
-    """Compares token by token: the mean over the question's tokens of the nearest token of the passage (MaxSim)."""
-
-    def score(self, question: str, passages: Sequence[str]) -> list[float]:
-        """Return one score a passage, in [-1, 1]. Raises ModelError when the model cannot be loaded."""
-        asked, _ = self._tokens([question])
-        query = asked[0]
-        scores: list[float] = []
-        for begin in range(0, len(passages), BATCH):
-            vectors, masks = self._tokens(passages[begin : begin + BATCH])
-            near = vectors @ query.T  # passage, its token, the question's token
-            near.masked_fill_(~masks.unsqueeze(-1), -1.0)
-            scores.extend(near.max(dim=1).values.mean(dim=1).tolist())
-        return scores
-
-    def _tokens(self, texts: Sequence[str]) -> tuple[Any, Any]:
-        import torch
-
-        model, tokenizer = self._load("AutoModel")
-        given = tokenizer(list(texts), padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
-        with torch.inference_mode():
-            hidden = torch.nn.functional.normalize(model(**given).last_hidden_state.float(), dim=-1)
-        return hidden, given["attention_mask"].bool()
+        with self._lock:
+            if self._parts is None:
+                try:
+                    tokenizer = AutoTokenizer.from_pretrained(self._source)
+                    model = AutoModelForSequenceClassification.from_pretrained(self._source).eval()
+                except (OSError, ValueError) as error:
+                    raise ModelError(
+                        f"The reranker {self._name!r} cannot be loaded ({str(error).splitlines()[0]}): set documents.reranker "
+                        f'to another, or to "{LATE}".'
+                    ) from error
+                if model.config.num_labels != 1:
+                    raise ModelError(
+                        f"The reranker {self._name!r} gives {model.config.num_labels} scores a passage: name one that gives one."
+                    )
+                self._parts = model, tokenizer
+            return self._parts

@@ -1,26 +1,25 @@
-"""Hybrid search: words and meaning fused by reciprocal rank, then weighed by their evidence, then by a reranker if one is named."""
+"""Hybrid search: words and meaning fused by reciprocal rank, then weighed by their scores, then looked at token by token."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from assistant.documents.store import DocumentStore
-from assistant.retrieval.encoder import Encoder
-from assistant.retrieval.fusion import evidence, reciprocal_ranks
+from assistant.retrieval.encoder import Encoder, Vectors
+from assistant.retrieval.fusion import evidence, in_one_measure, reciprocal_ranks
 from assistant.retrieval.index import searchable
 from assistant.retrieval.lexical import LexicalIndex, query_terms
-from assistant.retrieval.reranker import Reranker
+from assistant.retrieval.reranker import Reranker, late_interaction
 from assistant.retrieval.vectors import VectorIndex
 
 Stage = Literal["fts", "dense", "hybrid", "rerank"]
 DEPTH = 100
 """Candidates of each ranking."""
-RERANKED = 20
-"""Candidates that a named reranker reads: each costs it tens of milliseconds on a CPU."""
-CONTEXT_SHARE = 0.5
-"""What a candidate found by a follow-up's context is worth, against one found by its own words."""
+RERANKED = 30
+"""Candidates that are looked at again: each costs a cross-encoder tens of milliseconds on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +46,13 @@ class Hit:
 class Retriever:
     """Searches one store. Safe to share between threads."""
 
-    def __init__(self, store: DocumentStore, encoder: Encoder | None, reranker: Reranker | None = None) -> None:
+    def __init__(
+        self, store: DocumentStore, encoder: Encoder | None, reranker: Reranker | None = None, *, late: bool = True
+    ) -> None:
         self._store = store
         self._encoder = encoder
         self._reranker = reranker
+        self._late = late
         self._vectors = VectorIndex(encoder.name) if encoder else None
         self._frequencies: dict[tuple[int, str], int] = {}
 
@@ -71,56 +73,56 @@ class Retriever:
     ) -> list[Hit]:
         """Return the `limit` best chunks for a question, best first, each joined by `following` chunks of its section.
 
-        `collection` "" searches all of them. `context` is what a follow-up question leaves unsaid: it adds candidates, and
-        evidence at half weight. `stage` ends earlier, for measuring. Raises ModelError when a named model cannot be loaded.
+        `collection` "" searches all of them. `context` is the question with what it leaves unsaid: it adds
+        candidates and evidence. `stage` ends earlier, for measuring. Raises ModelError when a named model cannot be loaded.
         """
         generation = self._store.generation()
         words = LexicalIndex(self._store.connections.db, generation=generation, frequencies=self._frequencies)
-        terms = query_terms(question)
-        found = [self._rankings(words, text, generation, collection, stage) for text in (question, context) if text.strip()]
-        if not found:
+        asked = [text for text in (question, context) if text.strip()]
+        if not asked:
             return []
-        bm25 = _together([each[0] for each in found])
-        cosine = _together([each[1] for each in found])
+        encoded = self._encoder.encode(asked, telling=False) if self._encoder and stage != "fts" else None
+        found = [
+            self._rankings(words, text, encoded.whole[at] if encoded else None, generation, collection, stage)
+            for at, text in enumerate(asked)
+        ]
+        bm25, cosine = found[0]
         fused = reciprocal_ranks(ranking for pair in found for ranking in pair if ranking)
         order: dict[int, float] = bm25 if stage == "fts" else cosine if stage == "dense" else fused
-        rows = self._rows(list(order) if stage == "rerank" else list(order)[: max(limit, 1)])
-        looked: dict[int, float] = {}
+        rows = self._rows(list(order)[: None if stage == "rerank" else limit])
+        weighed: dict[int, float] = {}
         reranked: dict[int, float] = {}
         if stage == "rerank":
-            looked = evidence(bm25, cosine, {chunk_id: row[1] for chunk_id, row in rows.items()}, rows)
-            order = looked
-            reranked = self._reranked(question, list(order)[:RERANKED], rows)
-            if reranked:
-                order = reranked
+            weighed = order = _added([evidence(*pair, rows) for pair in found])
+            reranked = self._reranked(asked[-1], encoded.tokens[-1] if encoded else None, list(order)[:RERANKED], rows, weighed)
+            order = reranked or order
         chosen = [chunk_id for chunk_id in order if chunk_id in rows][:limit]
-        coverage = words.coverage(terms, chosen)
+        stages = {
+            "fts": bm25,
+            "dense": cosine,
+            "fused": fused,
+            "evidence": weighed,
+            "rerank": reranked,
+            "coverage": words.coverage(query_terms(question), chosen),
+        }
         return [
             self._hit(
                 rows[chunk_id],
                 following,
-                {
-                    name: round(float(scores[chunk_id]), 4)
-                    for name, scores in (
-                        ("fts", bm25), ("dense", cosine), ("fused", fused), ("evidence", looked),
-                        ("rerank", reranked), ("coverage", coverage),
-                    )
-                    if chunk_id in scores
-                },
+                {name: round(float(scores[chunk_id]), 4) for name, scores in stages.items() if chunk_id in scores},
             )
             for chunk_id in chosen
-        ]  # fmt: skip
+        ]
 
     def _rankings(
-        self, words: LexicalIndex, text: str, generation: int, collection: str, stage: Stage
+        self, words: LexicalIndex, text: str, query: Vectors | None, generation: int, collection: str, stage: Stage
     ) -> tuple[dict[int, float], dict[int, float]]:
         """Return the candidates by words and by meaning, each with the other's score too, best first by their own."""
         terms = query_terms(text)
         by_words = words.search(terms, limit=DEPTH, collection=collection) if stage != "dense" else {}
-        if self._encoder is None or self._vectors is None or stage == "fts":
+        if query is None or self._vectors is None:
             return by_words, {}
         self._vectors.follow(self._store.connections.db, generation)
-        query = self._encoder.encode([text])[0]
         by_meaning = self._vectors.search(query, limit=DEPTH, collection=collection)
         if stage == "rerank":
             missing = [chunk_id for chunk_id in by_words if chunk_id not in by_meaning]
@@ -135,9 +137,27 @@ class Retriever:
         ).fetchall()
         return {row[0]: tuple(row) for row in rows}
 
-    def _reranked(self, question: str, chunk_ids: Sequence[int], rows: dict[int, tuple[Any, ...]]) -> dict[int, float]:
-        if self._reranker is None or not chunk_ids:
-            return {}
+    def _reranked(
+        self,
+        question: str,
+        tokens: Vectors | None,
+        chunk_ids: Sequence[int],
+        rows: dict[int, tuple[Any, ...]],
+        weighed: dict[int, float],
+    ) -> dict[int, float]:
+        """Return the candidates' scores at the second look, best first; none where not all can be looked at."""
+        if self._reranker is None:
+            if not self._late or tokens is None or self._encoder is None:
+                return {}
+            kept = self._store.connections.db.execute(
+                f"select chunk_id, tokens from vectors where encoder = ? and chunk_id in ({','.join('?' * len(chunk_ids))})",
+                [self._encoder.name, *chunk_ids],
+            ).fetchall()
+            if len(kept) < max(len(chunk_ids), 1):
+                return {}
+            late = late_interaction(tokens, dict(kept))
+            # by itself it is better on some documents and worse on others; with the evidence it is never worse (docs/LOG.md)
+            return in_one_measure({chunk_id: weighed[chunk_id] for chunk_id in late}, late)
         scores = self._reranker.score(question, [searchable(str(rows[each][5]), str(rows[each][6])) for each in chunk_ids])
         return dict(sorted(zip(chunk_ids, scores, strict=True), key=lambda item: -item[1]))
 
@@ -175,10 +195,10 @@ class Retriever:
         return "\n\n".join(pieces), end
 
 
-def _together(parts: Sequence[dict[int, float]]) -> dict[int, float]:
-    """Join the scores of a question with those of its context, which count less; best first."""
-    joined = dict(parts[0])
-    for part in parts[1:]:
+def _added(parts: Sequence[dict[int, float]]) -> dict[int, float]:
+    """Add the evidence for a question and for what it leaves unsaid; best first."""
+    total: defaultdict[int, float] = defaultdict(float)
+    for part in parts:
         for chunk_id, score in part.items():
-            joined[chunk_id] = max(joined.get(chunk_id, 0.0), CONTEXT_SHARE * score)
-    return dict(sorted(joined.items(), key=lambda item: -item[1]))
+            total[chunk_id] += score
+    return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))

@@ -9,16 +9,18 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 
+from assistant.documents.store import MAIN
 from assistant.services import Services
 from assistant.web import pages
 from assistant.web.document_view import render_page
 from assistant.web.guard import LOGIN_FIRST, current_user, problem_response
 from assistant.web.messages import feedback_state
 from feedback.errors import DocumentError, NotYourTurn, UnknownTurn
-from feedback.records import Feedback, Thumb, User
+from feedback.records import Feedback, Passage, Thumb, User
 from feedback.store import FeedbackStore
 
 CHANGED = "This page has changed since the answer was written, so the passage is not marked."
+OLD = "This is the page as it was when the answer was written; it has changed since."
 
 
 class RatingBody(BaseModel):
@@ -82,37 +84,38 @@ def api_routes(services: Services) -> APIRouter:
         return JSONResponse(feedback_state(turn_id, now))
 
     @router.get("/documents/{path:path}", response_class=HTMLResponse)
-    def show_document(request: Request, path: str, turn: str = "", passage: int = 0) -> Response:
+    def show_document(request: Request, path: str, collection: str = MAIN, turn: str = "", passage: int = 0) -> Response:
+        marked = _passage(store, current_user(request), turn_id=turn, number=passage, path=path, collection=collection)
         try:
-            title, text, version = services.documents.page(path)
+            document = services.documents.document(
+                path, collection=collection, version=marked.document_version if marked else None
+            )
         except DocumentError:
             return problem_response(request, 404, f"There is no page {path!r} any more: it was removed, or the link is wrong.")
-        marked, note = _passage(store, current_user(request), turn_id=turn, number=passage, path=path, version=version)
-        body, found = render_page(text, passage=marked)
+        body, found = render_page(document.text, passage=marked.text if marked else "")
+        note = "" if document.current else OLD
         if marked and not found:
             note = CHANGED
-        return HTMLResponse(pages.document(title=title, path=path, version=version, body=body, note=note))
+        return HTMLResponse(pages.document(title=document.title, path=path, version=document.version, body=body, note=note))
 
     return router
 
 
-def _passage(store: FeedbackStore, user: User | None, *, turn_id: str, number: int, path: str, version: int) -> tuple[str, str]:
-    """Return the text of a turn's passage to mark, and a sentence when it cannot be marked; both "" when none is asked for.
+def _passage(store: FeedbackStore, user: User | None, *, turn_id: str, number: int, path: str, collection: str) -> Passage | None:
+    """Return the passage of a turn to mark, None when none is asked for. Raises NotYourTurn.
 
     Passages are found by their text as the turn stored it: the ids of chunks change when a page is indexed anew.
     """
     if not turn_id or user is None:
-        return "", ""
+        return None
     try:
         turn = store.turn(turn_id)
     except UnknownTurn:
-        return "", ""
+        return None
     if turn.asked.user_id != user.id and user.role != "admin":
         raise NotYourTurn(turn_id, user.name)
-    for each in turn.asked.passages:
-        if each.number == number and each.document == path:
-            return each.text, CHANGED if each.document_version != version else ""
-    return "", ""
+    wanted = (number, path, collection)
+    return next((each for each in turn.passages if (each.number, each.document, each.collection) == wanted), None)
 
 
 def sentence_of_validation(errors: Mapping[str, Any]) -> str:

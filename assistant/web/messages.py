@@ -13,6 +13,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
+from assistant.documents.store import MAIN
 from feedback.records import Answer, Feedback, Passage, Turn
 from feedback.wording import CITATION, cited_numbers
 
@@ -75,7 +76,8 @@ def _code(escaped: str) -> str:
 
 def passage_link(turn_id: str, passage: Passage) -> str:
     """Return the address of the passage's page, with the passage marked."""
-    return f"/documents/{quote(passage.document)}?turn={quote(turn_id)}&passage={passage.number}#passage"
+    where = "" if passage.collection == MAIN else f"collection={quote(passage.collection, safe='')}&"
+    return f"/documents/{quote(passage.document)}?{where}turn={quote(turn_id)}&passage={passage.number}#passage"
 
 
 def feedback_state(turn_id: str, feedback: Feedback | None) -> dict[str, Any]:

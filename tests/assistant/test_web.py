@@ -234,13 +234,13 @@ def test_a_page_that_changed_says_so_and_a_missing_one_too(
 ) -> None:
     folder = services.home.root / "pages"
     (folder / "parking.md").write_text("# Parking\n\nThe garage opens at 06:30.\n", encoding="utf-8")
-    services.documents.add_folder(folder)
+    services.library.add_folder(folder)
     turn = ask("anna", "When does the parking garage open?")
     client = log_in("anna")
     address = f"/documents/parking.md?turn={turn.id}&passage=1"
     assert 'id="passage"' in client.get(address, headers=HTML).text
     (folder / "parking.md").write_text("# Parking\n\nThe garage is closed.\n", encoding="utf-8")
-    services.documents.add_folder(folder)
+    services.library.add_folder(folder)
     page = client.get(address, headers=HTML).text
     assert "has changed since the answer" in page and 'id="passage"' not in page
     assert client.get("/documents/no/such.md", headers=HTML).status_code == 404

@@ -70,7 +70,7 @@ def test_the_loop_closes_and_a_running_stream_finishes_on_its_version(
     weights = home.models / "smollm2-135m-instruct" / "hf" / "model.safetensors"
     base_before = digest(weights)
     with open_services(home, quick_settings) as services:
-        services.documents.add_folder(Path(quick_settings.documents.folder))
+        services.library.add_folder(Path(quick_settings.documents.folder))
         rate_some(services, 12)
         assert finish(stream(services)).asked.adapter == "base"
 
@@ -117,7 +117,7 @@ def test_too_little_data_is_a_clean_hold_that_says_how_much_is_missing(
     home: Home, quick_settings: Settings, rate_some: Callable[..., None]
 ) -> None:
     with open_services(home, quick_settings) as services:
-        services.documents.add_folder(Path(quick_settings.documents.folder))
+        services.library.add_folder(Path(quick_settings.documents.folder))
         rate_some(services, 3)
     settings = quick_settings.model_copy(update={"night": quick_settings.night.model_copy(update={"min_examples": 40})})
     report = run_night(home, settings, slot="", requested_by="test", progress=lambda _: None)
@@ -130,7 +130,7 @@ def test_too_little_data_is_a_clean_hold_that_says_how_much_is_missing(
 def rated_home(home: Home, quick_settings: Settings, rate_some: Callable[..., None]) -> Home:
     """A home with ratings, documents and a settings file, ready for a night from the command line."""
     with open_services(home, quick_settings) as services:
-        services.documents.add_folder(Path(quick_settings.documents.folder))
+        services.library.add_folder(Path(quick_settings.documents.folder))
         rate_some(services, 8)
     lines = []
     for section, values in quick_settings.model_dump().items():

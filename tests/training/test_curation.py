@@ -217,14 +217,6 @@ def test_a_sealed_question_earlier_in_the_conversation_keeps_the_turn_out() -> N
     assert reason(one, sealed_questions=["Who pays for the supper after work?"]) == curation.SEALED
 
 
-def test_a_page_that_changed_since_sets_the_example_aside() -> None:
-    one = rated(correction="€42")
-    parking, lunch = (passage.document for passage in one.turn.asked.passages)
-    assert lunch in reason(one, current_versions={parking: 1, lunch: 2})
-    assert lunch in reason(one, current_versions={parking: 1})
-    assert example(one, current_versions={parking: 2, lunch: 1})
-
-
 def seats(count: int, *, user: str, first: int = 0) -> list[RatedTurn]:
     """Return corrections of different questions, all by one person."""
     return [
@@ -251,10 +243,9 @@ def test_a_passage_that_no_longer_stands_in_its_page_sets_the_example_aside_what
     lunch = one.turn.asked.passages[1].document
     texts = {("main", passage.document): f"# Page\n\n{passage.text}" for passage in one.turn.asked.passages}
     texts["other", lunch] = texts["main", lunch]
-    versions = {name: 1 for _, name in texts}
-    assert example(one, current_versions=versions, current_text=lambda *name: texts.get(name))
+    assert example(one, current_text=lambda *name: texts.get(name))
     after = {**texts, ("main", lunch): page}
-    assert lunch in reason(one, current_versions=versions, current_text=lambda *name: after.get(name))
+    assert lunch in reason(one, current_text=lambda *name: after.get(name))
 
 
 def test_a_passage_stands_in_its_page_whatever_the_white_space_and_the_headings_between() -> None:

@@ -1,0 +1,109 @@
+"""Commands about the documents: add, list, remove, search, watch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from assistant.console import JsonOption, emit, opened, show
+from feedback.errors import DocumentError
+
+if TYPE_CHECKING:
+    from assistant.library import Library
+
+documents = typer.Typer(help="The documents that answers come from.", no_args_is_help=True)
+CollectionOption = Annotated[str, typer.Option(help='The collection; "main" holds what was added without one.')]
+AnyCollectionOption = Annotated[str, typer.Option(help="Only this collection (default: all of them).")]
+
+
+def _library(context: typer.Context) -> Library:
+    from assistant.services import open_library
+
+    return open_library(*opened(context))
+
+
+@documents.command("add")
+def documents_add(
+    context: typer.Context,
+    paths: Annotated[list[str], typer.Argument(help="Files, folders or globs; of a folder, what is gone leaves the index.")],
+    collection: CollectionOption = "main",
+    under: Annotated[str, typer.Option(help="Put this before the names, as a folder would.")] = "",
+    watch: Annotated[bool, typer.Option("--watch", help="A running server looks at these folders again by schedule.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Index documents: Markdown, HTML, PDF, DOCX, PPTX, XLSX, CSV, text. Unchanged files are skipped; a second call goes on."""
+    from assistant.documents.store import WatchedFolder
+    from assistant.progress import DocumentBar
+
+    library = _library(context)
+    with DocumentBar() as bar:
+        report = library.add(paths, collection=collection, under=under, progress=bar.read)
+        encoded = library.index(progress=bar.encoded)
+    if watch:
+        for path in paths:
+            if Path(path).is_dir():
+                library.store.watch(WatchedFolder(root=str(Path(path).resolve()), collection=collection, under=under))
+    if as_json:
+        emit({**vars(report), "encoded": encoded})
+    else:
+        print(
+            f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged, {report.removed} removed; "
+            f"{encoded} passages encoded."
+        )
+        for sentence in report.unread:
+            print(sentence)
+    if report.unread and not (report.added or report.changed or report.unchanged):
+        raise DocumentError(f"Nothing that {', '.join(paths)} names could be read.")
+
+
+@documents.command("list")
+def documents_list(context: typer.Context, collection: AnyCollectionOption = "", as_json: JsonOption = False) -> None:
+    """List the documents."""
+    show(
+        _library(context).store.describe(collection),
+        ("collection", "path", "title", "version", "chunks"),
+        as_json=as_json,
+        empty="No documents yet: `nightschool documents add FOLDER`.",
+    )
+
+
+@documents.command("remove")
+def documents_remove(
+    context: typer.Context,
+    paths: Annotated[list[str], typer.Argument(help="Paths as `documents list` shows them.")],
+    collection: CollectionOption = "main",
+) -> None:
+    """Remove documents from the index at once."""
+    store = _library(context).store
+    known = store.known(collection)
+    for path in paths:
+        if path not in known:
+            raise DocumentError(
+                f"There is no document {path!r} in the collection {collection!r}: see `nightschool documents list`."
+            )
+    print(f"{store.remove(paths, collection=collection)} removed.")
+
+
+@documents.command("unwatch")
+def documents_unwatch(context: typer.Context, folder: Annotated[Path, typer.Argument(help="A watched folder.")]) -> None:
+    """Stop looking at a folder by schedule; its documents stay."""
+    store = _library(context).store
+    if not store.unwatch(str(folder.resolve())):
+        watched = ", ".join(each.root for each in store.watched()) or "none is"
+        raise DocumentError(f"{folder} is not watched ({watched}).")
+    print(f"{folder} is not watched any more.")
+
+
+@documents.command("search")
+def documents_search(
+    context: typer.Context,
+    question: Annotated[str, typer.Argument(help="What to look for.")],
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 5,
+    collection: AnyCollectionOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Show the passages that a question finds, best first, with each stage's score."""
+    hits = _library(context).search(question, limit=limit, collection=collection)
+    show(hits, ("score", "document", "page", "title", "text"), as_json=as_json, empty="Nothing was found.")
