@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from assistant.console import JsonOption, emit, opened
+from assistant.console import JsonOption, emit, opened, sample_company
 
 bench = typer.Typer(help="Measure; run nothing else on the machine meanwhile.", no_args_is_help=True)
 
@@ -64,6 +65,74 @@ def bench_night_command(
 
     home, settings = opened(context)
     _print(bench_night(home, settings, questions=questions), as_json=as_json)
+
+
+@bench.command("retrieval")
+def bench_retrieval_command(
+    context: typer.Context,
+    documents: Annotated[Path | None, typer.Option(help="A folder of documents (default: the sample company).")] = None,
+    questions: Annotated[Path | None, typer.Option(help="JSONL of questions with their sources.")] = None,
+    stages: Annotated[str, typer.Option(help="fts, dense, hybrid, rerank, several with commas, or all.")] = "all",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what each stage of the search finds, and its time, in a throw-away home."""
+    from assistant.bench_retrieval import STAGES, bench_retrieval
+    from assistant.progress import DocumentBar
+
+    _, settings = opened(context)
+    documents, questions = _company(documents, questions)
+    wanted = [stage for stage in STAGES if stages == "all" or stage in stages.split(",")]
+    if unknown := set(stages.split(",")) - {*STAGES, "all"}:
+        raise typer.BadParameter(f"there is no stage {min(unknown)!r}: use {', '.join(STAGES)}, or all")
+    with DocumentBar() as bar:
+        figures = bench_retrieval(
+            documents,
+            questions,
+            stages=wanted,
+            encoder=settings.documents.encoder,
+            reranker=settings.documents.reranker,
+            chunk_tokens=settings.documents.chunk_tokens,
+            progress=bar.encoded,
+        )
+    _print(figures, as_json=as_json)
+
+
+@bench.command("answers")
+def bench_answers_command(
+    context: typer.Context,
+    documents: Annotated[Path | None, typer.Option(help="A folder of documents (default: the sample company).")] = None,
+    questions: Annotated[Path | None, typer.Option(help="JSONL of questions with answers and sources.")] = None,
+    adapter: Annotated[str, typer.Option(help="A version of this home (default: the base model).")] = "",
+    limit: Annotated[int, typer.Option(min=0, help="At most so many questions; 0: all.")] = 0,
+    absent: Annotated[float, typer.Option(min=0.0, max=0.9, help="Leave out the pages of this share of the facts.")] = 0.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the answers on a company's documents, as served, in a throw-away home."""
+    from assistant.bench_answers import bench_answers
+    from assistant.progress import DocumentBar
+
+    home, settings = opened(context)
+    documents, questions = _company(documents, questions)
+    with DocumentBar() as bar:
+        figures = bench_answers(
+            home,
+            settings,
+            documents=documents,
+            questions=questions,
+            adapter=adapter,
+            limit=limit,
+            absent=absent,
+            progress=bar.answered,
+        )
+    _print(figures, as_json=as_json)
+
+
+def _company(documents: Path | None, questions: Path | None) -> tuple[Path, Path]:
+    """Return the documents and questions that are named, or the sample company's."""
+    if (documents is None) != (questions is None):
+        raise typer.BadParameter("--documents and --questions go together")
+    data = sample_company()
+    return documents or data / "handbook", questions or data / "questions" / "practice.jsonl"
 
 
 def _print(figures: dict[str, object], *, as_json: bool) -> None:

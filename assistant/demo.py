@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from feedback.errors import DocumentError, NightschoolError
 from feedback.records import Turn
 from training.examinations import ExaminationStore
 from training.measures import score_answer
-from training.questions import QuestionRow, clean_source, load_questions, split_by
+from training.questions import QuestionRow, load_questions, split_by, take_pages_away
 
 EMPLOYEES = 6
 ASKING = 4
@@ -183,33 +183,9 @@ def _company(story: Story) -> tuple[Path, list[QuestionRow], list[QuestionRow], 
     rows = load_questions(story.questions, group=story.split_by)
     absent: list[str] = []
     if all(row.answerable for row in rows):
-        rows, absent = _take_pages_away(rows)
+        rows, absent = take_pages_away(rows, ABSENT_SHARE)
     practice, sealed = split_by(rows, story.split_by, SEALED_SHARE)
     return story.documents, practice, sealed, absent
-
-
-def _take_pages_away(rows: list[QuestionRow]) -> tuple[list[QuestionRow], list[str]]:
-    """Make about a ninth of the facts unanswerable by leaving their pages out of the index."""
-    by_page: dict[str, set[str]] = {}
-    for row in rows:
-        for page in row.sources:
-            by_page.setdefault(clean_source(page), set()).add(row.fact)
-    wanted = round(len({row.fact for row in rows}) * ABSENT_SHARE)
-    pages = sorted(by_page)
-    random.Random(0).shuffle(pages)
-    gone: set[str] = set()
-    facts: set[str] = set()
-    for page in pages:
-        if len(facts) >= wanted:
-            break
-        if len(facts | by_page[page]) <= max(wanted + 1, 1):
-            gone.add(page)
-            facts |= by_page[page]
-    # a fact with another page that stays is still answered
-    changed = [
-        replace(row, answer="", accepted=(), sources=()) if set(map(clean_source, row.sources)) <= gone else row for row in rows
-    ]
-    return changed, sorted(gone)
 
 
 @contextlib.contextmanager

@@ -87,6 +87,10 @@ class DocumentBar(NightBar):
         """Show that `done` of `total` passages were encoded."""
         self._count("Encoding", done, total, f"{done:,} of {total:,} passages")
 
+    def answered(self, done: int, total: int, stage: str) -> None:
+        """Show that `done` of `total` questions were answered."""
+        self._count(stage, done, total, f"{done:,} of {total:,} questions")
+
     def _count(self, stage: str, done: int, total: int, detail: str) -> None:
         if stage != self._last_stage:
             self._last_stage, self._stage_started = stage, time.monotonic()

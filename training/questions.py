@@ -5,7 +5,7 @@ One JSON object a line:
     {"id": "travel-flights-03", "fact": "travel/flights/seat-class", "question": "...", "answer": "€140",
      "accepted": ["140 euros"], "sources": ["travel/flights.md"]}
 
-A row without an answer is one that the documents do not answer. All wordings of one fact share its `fact`.
+A row without sources is one that the documents do not answer. All wordings of one fact share its `fact`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class QuestionRow:
     id: str
     fact: str  # the id when the row names no fact: then it stands alone
     question: str
-    answer: str = ""  # "" when the documents do not answer it
+    answer: str = ""  # "" when the documents do not answer it (or when the file does not say how: see load_questions)
     accepted: tuple[str, ...] = ()  # other spellings of the answer
-    sources: tuple[str, ...] = ()  # documents that hold the answer: paths below the documents folder
+    sources: tuple[str, ...] = ()  # documents that hold the answer: paths below the documents folder; none: unanswerable
     near_miss: str = ""  # a document that speaks of the subject without answering
     history: tuple[Message, ...] = ()
     extra: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -42,7 +42,7 @@ class QuestionRow:
     @property
     def answerable(self) -> bool:
         """Whether the documents answer it."""
-        return bool(self.answer)
+        return bool(self.sources)
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -50,9 +50,10 @@ class QuestionRow:
         return (self.answer, *self.accepted) if self.answer else ()
 
 
-def load_questions(path: Path, *, group: str = "fact") -> list[QuestionRow]:
+def load_questions(path: Path, *, group: str = "fact", answers: bool = True) -> list[QuestionRow]:
     """Read a file of questions; `group` names the field that wordings of one fact share.
 
+    With `answers` False a row may have sources without an answer: enough to measure what a search finds.
     Raises DocumentError, naming the file and every faulty line (the first few), also for a file without questions.
     """
     try:
@@ -68,7 +69,7 @@ def load_questions(path: Path, *, group: str = "fact") -> list[QuestionRow]:
         if not line.strip():
             continue
         try:
-            row = _parse_row(line, group=group)
+            row = _parse_row(line, group=group, answers=answers)
         except ValueError as error:
             faults.append(f"line {number}: {error}")
             continue
@@ -128,7 +129,7 @@ def _group_of(row: QuestionRow, field_name: str) -> str:
     return row.extra[field_name]
 
 
-def _parse_row(line: str, *, group: str) -> QuestionRow:
+def _parse_row(line: str, *, group: str, answers: bool) -> QuestionRow:
     try:
         data = json.loads(line)
     except json.JSONDecodeError as error:
@@ -139,11 +140,12 @@ def _parse_row(line: str, *, group: str) -> QuestionRow:
     if len(question) > MAX_QUESTION_CHARS:
         raise ValueError(f"the question has {len(question)} characters, more than {MAX_QUESTION_CHARS}")
     row_id = _text(data, "id", required=True)
-    answer = _text(data, "answer")
+    accepted = _texts(data, "accepted")
+    answer = _text(data, "answer") or next(iter(accepted), "")
     sources = tuple(clean_source(source) for source in _texts(data, "sources"))
     if answer and not sources:
         raise ValueError("it has an answer but no sources: name the documents that hold it")
-    if sources and not answer:
+    if sources and not answer and answers:
         raise ValueError("it has sources but no answer: give the answer, or leave the sources empty")
     known = {"id", "question", "answer", "accepted", "sources", "near_miss", "history", "fact", group}
     return QuestionRow(
@@ -151,12 +153,40 @@ def _parse_row(line: str, *, group: str) -> QuestionRow:
         fact=_text(data, group) or _text(data, "fact") or row_id,
         question=question,
         answer=answer,
-        accepted=tuple(value for value in _texts(data, "accepted") if value != answer),
+        accepted=tuple(value for value in accepted if value != answer),
         sources=sources,
         near_miss=clean_source(_text(data, "near_miss")),
         history=_history(data),
         extra={key: value for key, value in data.items() if key not in known - {group} and isinstance(value, str)},
     )
+
+
+def take_pages_away(rows: Sequence[QuestionRow], share: float, *, seed: int = 0) -> tuple[list[QuestionRow], list[str]]:
+    """Make about `share` of the facts unanswerable by leaving pages out of the documents.
+
+    Returns the rows, those that only these pages answer without an answer, and the pages to leave out.
+    """
+    by_page: dict[str, set[str]] = {}
+    for row in rows:
+        for page in row.sources:
+            by_page.setdefault(clean_source(page), set()).add(row.fact)
+    wanted = round(len({row.fact for row in rows}) * share)
+    pages = sorted(by_page)
+    random.Random(seed).shuffle(pages)
+    gone: set[str] = set()
+    facts: set[str] = set()
+    for page in pages:
+        if len(facts) >= wanted:
+            break
+        if len(facts | by_page[page]) <= max(wanted + 1, 1):
+            gone.add(page)
+            facts |= by_page[page]
+    # a fact with another page that stays is still answered
+    changed = [
+        replace(row, answer="", accepted=(), sources=()) if row.sources and set(map(clean_source, row.sources)) <= gone else row
+        for row in rows
+    ]
+    return changed, sorted(gone)
 
 
 def clean_source(path: str) -> str:

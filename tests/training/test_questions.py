@@ -10,7 +10,7 @@ import pytest
 
 from feedback.errors import DocumentError
 from feedback.wording import MAX_QUESTION_CHARS
-from training.questions import QuestionRow, load_questions, split_by
+from training.questions import QuestionRow, load_questions, split_by, take_pages_away
 
 GOOD = {"id": "a1", "fact": "a", "question": "How much?", "answer": "12", "accepted": ["twelve"], "sources": ["./x/y.md"]}
 
@@ -50,7 +50,7 @@ def test_wordings_can_share_their_fact_under_another_name(tmp_path: Path) -> Non
         ({"id": "x", "question": "  "}, "'question'"),
         ({"question": "Who?"}, "'id'"),
         (GOOD | {"id": "x", "sources": []}, "no sources"),
-        (GOOD | {"id": "x", "answer": ""}, "no answer"),
+        (GOOD | {"id": "x", "answer": "", "accepted": []}, "no answer"),
         (GOOD | {"id": "x", "answer": 12}, "'answer'"),
         (GOOD | {"id": "x", "accepted": "twelve"}, "'accepted'"),
         (GOOD | {"id": "x", "history": ["hello"]}, "'history'"),
@@ -134,3 +134,25 @@ def test_an_unknown_field_or_an_empty_half_is_an_error() -> None:
         split_by(rows(3, 0), "item", 0.5)
     with pytest.raises(DocumentError, match="one half would be empty"):
         split_by(rows(1, 0), "fact", 0.3)
+
+
+def test_an_accepted_spelling_stands_in_for_a_missing_answer(tmp_path: Path) -> None:
+    (row,) = load_questions(write(tmp_path / "q.jsonl", GOOD | {"answer": "", "accepted": ["twelve", "12"]}))
+    assert (row.answer, row.accepted) == ("twelve", ("12",))
+
+
+def test_a_search_can_be_measured_without_answers(tmp_path: Path) -> None:
+    file = write(tmp_path / "q.jsonl", {"id": "a", "question": "Who?", "sources": ["a.md"]}, {"id": "b", "question": "Why?"})
+    answered, unanswerable = load_questions(file, answers=False)
+    assert answered.answerable and answered.answer == "" and not unanswerable.answerable
+
+
+def test_pages_are_taken_away_for_whole_facts_and_only_what_no_other_page_answers() -> None:
+    rows = [
+        QuestionRow(id=f"q{n}", fact=f"f{n // 2}", question="?", answer="x", sources=(f"{n // 2}.md",)) for n in range(40)
+    ] + [QuestionRow(id="both", fact="both", question="?", answer="x", sources=tuple(f"{n}.md" for n in range(20)))]
+    changed, gone = take_pages_away(rows, 0.25)
+    assert 3 <= len(gone) <= 7
+    for before, after in zip(rows, changed, strict=True):
+        assert after.answerable is not set(before.sources).issubset(gone)
+    assert take_pages_away(rows, 0.25) == (changed, gone), "the same each time"
