@@ -7,13 +7,13 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from assistant.chat import Done, Piece, Sources
+from assistant.chat import Done, Piece, Sources, StepDone
 from assistant.config import Settings
 from assistant.grounding import closest_pages
 from assistant.home import Home
 from assistant.services import Services, open_services
 from feedback.errors import EngineError, UnknownUser
-from feedback.records import Answer, Turn
+from feedback.records import Answer, Step, Turn
 from feedback.wording import cited_numbers, is_refusal
 
 
@@ -39,9 +39,11 @@ def ask_once(home: Home, settings: Settings, question: str, *, write: Callable[[
             match event:
                 case Piece(text=text) if write:
                     write(text)
+                case StepDone(step=step) if write:
+                    write(f"\n{step_line(step)}\n")
                 case Done(turn=turn):
                     pass
-                case Sources() | Piece():
+                case Sources() | StepDone() | Piece():
                     pass
         if turn is None or turn.answer is None:
             raise EngineError("The engine gave no answer: ask again.")
@@ -50,6 +52,13 @@ def ask_once(home: Home, settings: Settings, question: str, *, write: Callable[[
         if write:
             write("\n\n" + source_lines(turn) + "\n")
         return turn
+
+
+def step_line(step: Step) -> str:
+    """Return a step of the agent as one line: a call with its arguments, or the beginning of a thought."""
+    arguments = ", ".join(f"{name} {value!r}" for name, value in step.arguments.items())
+    said = " ".join((f"{step.name}: {arguments}" if arguments else f"{step.name}: {step.result}").split())
+    return f"  ({said[:117]}...)" if len(said) > 120 else f"  ({said})"
 
 
 def source_lines(turn: Turn) -> str:

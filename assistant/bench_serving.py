@@ -148,7 +148,7 @@ def _ours(services: Services, user_id: str) -> Ask:
         first, tokens = None, 0
         events = services.chat.ask(user_id=user_id, conversation_id=conversation, question=question.text, history=False)
         for event in events:
-            if isinstance(event, Piece) and first is None:
+            if isinstance(event, Piece) and event.text and first is None:
                 first = time.perf_counter() - started
             elif isinstance(event, Done):
                 answer = event.turn.answer

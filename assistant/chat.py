@@ -1,5 +1,7 @@
 """Asks and answers: retrieve, build the prompt, stream from one adapter version, settle the answer, record what happened.
 
+With an agent, the model may look further before it answers; all its requests go to one adapter version.
+
 The turn is committed before the model is called and its answer in `finally`, so a stopped stream, a failed engine and a
 killed process all leave a record.
 """
@@ -8,14 +10,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from assistant.engines.base import ChatRequest, Delta, Engine
+from assistant.agent import Agent
+from assistant.engines.base import ChatRequest, Delta, Engine, LoadedAdapter
 from assistant.grounding import CitationFilter, settle
 from assistant.pool import AdapterPool
 from assistant.prompt import Prepared, PromptBuilder, check_question
+from assistant.retrieval.followups import REWRITE_TOKENS, rewrite_messages, rewritten
 from feedback.errors import EngineError, NotYourTurn, QueueFull
 from feedback.records import Answer, FinishReason, Message, NewTurn, Passage, Step, Turn
 from feedback.store import FeedbackStore
@@ -32,8 +36,19 @@ class Sources:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepDone:
+    """A step of the agent, counted from 1. Pieces before it were no answer: what was shown of them is to be taken back."""
+
+    step: Step
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Piece:
-    """A piece of the answer's text. The stored answer is these pieces joined, unless it was refused after them."""
+    """A piece of the answer's text; "" while the model writes what is not shown.
+
+    The stored answer is the pieces after the last step joined, unless it was refused after them.
+    """
 
     text: str
 
@@ -45,7 +60,7 @@ class Done:
     turn: Turn
 
 
-ChatEvent = Sources | Piece | Done
+ChatEvent = Sources | StepDone | Piece | Done
 
 
 @dataclass
@@ -53,7 +68,7 @@ class Writing:
     """An answer while it is written, from any source of deltas: an engine, or an agent that ends in one."""
 
     question: str
-    passages: tuple[Passage, ...]  # all that the model was given when its answer begins
+    passages: tuple[Passage, ...]  # all that the model was given so far
     started: float
     steps: tuple[Step, ...] = ()
     text: list[str] = field(default_factory=list)  # as the model wrote it
@@ -62,19 +77,27 @@ class Writing:
     finish_reason: FinishReason = "stopped"  # until the last delta, or a failure, says otherwise
     error: str | None = None
 
-    def stream(self, deltas: Iterable[Delta]) -> Iterator[Piece]:
-        """Give the pieces that may be shown; a failure is recorded, not raised. Closed half-way, the answer was stopped."""
-        citations = CitationFilter(max((passage.number for passage in self.passages), default=0))
+    def stream(self, events: Iterable[Delta | Step]) -> Iterator[Piece | StepDone]:
+        """Give what may be shown; a failure is recorded, not raised. Closed half-way, the answer was stopped.
+
+        Of what is written while there is no passage at all, nothing is shown before it is settled.
+        """
+        citations = self._citations()
         try:
-            for delta in deltas:
-                self._take(delta)
-                if piece := citations.feed(delta.text):
+            for event in events:
+                if isinstance(event, Step):
+                    yield self._step_done(event)
+                    citations = self._citations()
+                    continue
+                self._take(event)
+                piece = citations.feed(event.text) if self.passages else ""
+                if piece or event.finish_reason is None:
                     yield Piece(text=piece)
         except EngineError as error:
             self.finish_reason, self.error = "failed", str(error)
         except Exception as error:  # the outer edge of an answer: the record must say that it failed
             self.finish_reason, self.error = "failed", f"{type(error).__name__}: {error}"
-        if piece := citations.flush():
+        if piece := citations.flush() if self.passages else self.answer().text:
             yield Piece(text=piece)
 
     def refuse(self) -> Iterator[Piece]:
@@ -82,6 +105,17 @@ class Writing:
         self.text.append(REFUSAL)
         self.finish_reason = "refused"
         yield Piece(text=REFUSAL)
+
+    def _citations(self) -> CitationFilter:
+        return CitationFilter(max((passage.number for passage in self.passages), default=0))
+
+    def _step_done(self, step: Step) -> StepDone:
+        """Record a step; what was written before it was no answer."""
+        self.steps = (*self.steps, step)
+        self.passages = (*self.passages, *step.passages)
+        self.text.clear()
+        self.ttft_s = None
+        return StepDone(step=step, number=len(self.steps))
 
     def _take(self, delta: Delta) -> None:
         if delta.text:
@@ -122,6 +156,8 @@ class Chat:
         base_hash: str,
         max_tokens: int,
         queue: int,
+        agent: Agent | None = None,
+        rewrites: bool = False,
     ) -> None:
         self._store = store
         self._prompts = prompts
@@ -131,24 +167,34 @@ class Chat:
         self._base_hash = base_hash
         self._max_tokens = max_tokens
         self._queue = queue
+        self._agent = agent  # None: the fixed plan
+        self._rewrites = rewrites  # the model makes follow-up questions whole; else earlier words are carried over
         self._waiting = 0
         self._lock = threading.Lock()
 
-    def ask(self, *, user_id: str, conversation_id: str, question: str, history: bool) -> Iterator[ChatEvent]:
-        """Answer a question: `Sources`, then `Piece`s, then `Done`. Closing the generator stops the model and keeps the part.
+    def ask(
+        self, *, user_id: str, conversation_id: str, question: str, history: bool, collection: str = ""
+    ) -> Iterator[ChatEvent]:
+        """Answer a question: `Sources`, then the agent's `StepDone`s and `Piece`s, then `Done`; `collection` "" is all of them.
 
+        Closing the generator stops the model and keeps the part.
         Raises QuestionError, QueueFull or NotYourTurn before anything is stored. An engine's failure is in `Done`, not raised.
         """
         started = time.perf_counter()
         check_question(question)
         with self._place(), self._pool.acquire() as lease:
             past = self._past(conversation_id, user_id) if history else ()
-            prepared = self._prompts.prepare(question, past)
+            query = self._rewritten(question, past, lease.adapter) if self._rewrites and past else ""
+            prepared = self._prompts.prepare(question, past, collection=collection, query=query)
+            if self._agent is not None:
+                prepared = self._agent.begin(prepared)
             turn_id = self._store.begin_turn(self._new_turn(conversation_id, user_id, prepared, lease.version, history))
-            yield Sources(turn_id=turn_id, passages=prepared.passages, adapter=lease.version)
             writing = Writing(question=prepared.question, passages=prepared.passages, started=started)
             try:
-                if prepared.refused:
+                yield Sources(turn_id=turn_id, passages=prepared.passages, adapter=lease.version)
+                if self._agent is not None:
+                    yield from writing.stream(self._agent.run(prepared, lease.adapter))
+                elif prepared.refused:
                     yield from writing.refuse()
                 else:
                     request = ChatRequest(messages=prepared.messages, max_tokens=self._max_tokens)
@@ -156,6 +202,14 @@ class Chat:
             finally:
                 self._store.finish_turn(turn_id, writing.answer())
         yield Done(turn=self._store.turn(turn_id))
+
+    def _rewritten(self, question: str, past: Sequence[Message], adapter: LoadedAdapter) -> str:
+        """Return what the model makes of a follow-up question, "" when that is no query."""
+        request = ChatRequest(messages=rewrite_messages(question, past), max_tokens=REWRITE_TOKENS)
+        try:
+            return rewritten("".join(delta.text for delta in self._engine.stream(request, adapter)), question)
+        except EngineError:
+            return ""  # earlier words are carried over instead
 
     @contextmanager
     def _place(self) -> Iterator[None]:
@@ -190,6 +244,8 @@ class Chat:
             base_hash=self._base_hash,
             adapter=version,
             engine=self._engine.name,
-            sampling={"temperature": 0.0, "max_tokens": self._max_tokens},
+            sampling={"temperature": 0.0, "max_tokens": self._max_tokens, "plan": "agent" if self._agent else "fixed"},
             history=history,
+            searched=prepared.searched,
+            collection=prepared.collection,
         )

@@ -97,6 +97,21 @@ def bench_retrieval_command(
     _print(figures, as_json=as_json)
 
 
+@bench.command("scale")
+def bench_scale_command(
+    chunks: Annotated[str, typer.Option(help="Numbers of made-up passages, with commas.")] = "10000,100000",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how the time of a search grows with the number of passages (made up, without the encoder)."""
+    from assistant.bench_scale import bench_scale
+    from assistant.progress import DocumentBar
+
+    if not all(size.strip().isdigit() and int(size) for size in chunks.split(",")):
+        raise typer.BadParameter(f"{chunks!r} is no list of numbers: write 10000,100000 for example")
+    with DocumentBar() as bar:
+        _print(bench_scale([int(size) for size in chunks.split(",")], progress=bar.encoded), as_json=as_json)
+
+
 @bench.command("answers")
 def bench_answers_command(
     context: typer.Context,

@@ -78,6 +78,10 @@ class ChatSettings(_Section):
         default="auto",
         description="how a follow-up is made whole for the search: by earlier words, or by the model (auto: large ones)",
     )
+    mode: Literal["auto", "agent", "fixed"] = Field(
+        default="auto",
+        description="agent: the model calls search tools before it answers; auto: large models with tools in their template",
+    )
     max_tokens: int = Field(default=96, ge=8, le=2048, description="longest answer")
 
 

@@ -17,6 +17,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -91,6 +92,16 @@ def open_base(models_dir: Path, name: str) -> BaseModel:
     raise ModelError(
         f"There is no base model {name!r}: use {EMBEDDED!r}, or the path of a folder with a Hugging Face model (base_model)."
     )
+
+
+def parameters(base: BaseModel) -> int:
+    """Return how many parameters a base model has, by the headers of its safetensors files; 0 where it has none."""
+    total = 0
+    for file in base.hf_dir.glob("*.safetensors"):
+        with file.open("rb") as opened:
+            header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+        total += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    return total
 
 
 def verify_base(base: BaseModel) -> None:

@@ -9,18 +9,21 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from assistant.agent import Agent, use_agent
 from assistant.chat import Chat
 from assistant.config import Settings
 from assistant.documents.reading import ReadLimits
 from assistant.documents.store import DocumentStore
 from assistant.engines.base import AdapterVersion, Engine
 from assistant.engines.select import has_cuda, make_engine
+from assistant.engines.template import ChatTemplate
 from assistant.hardware import PromptLimits, cores, prompt_limits
 from assistant.home import Home
 from assistant.library import Library
-from assistant.models import BaseModel, open_base
+from assistant.models import BaseModel, open_base, parameters
 from assistant.pool import AdapterPool
 from assistant.prompt import PromptBuilder
+from assistant.retrieval.followups import CAPABLE_PARAMETERS
 from feedback.errors import NightschoolError
 from feedback.store import FeedbackStore
 from training.examinations import ExaminationStore
@@ -174,6 +177,17 @@ def open_prompts(home: Home, settings: Settings, engine: Engine) -> tuple[Librar
     return library, PromptBuilder(library, engine.count_tokens, limits=limits, threshold=settings.chat.threshold)
 
 
+def _agent(settings: Settings, base: BaseModel, engine: Engine, library: Library, prompts: PromptBuilder) -> Agent | None:
+    """Return the agent where the settings and the model ask for one. Raises SettingsError when they cannot both be had."""
+    wanted = use_agent(
+        settings.chat.mode,
+        has_tools=lambda: ChatTemplate(base.hf_dir).has_tools,
+        parameters=parameters(base),
+        prompt_tokens=prompts.limits.tokens,
+    )
+    return Agent(library, engine, limits=prompts.limits, max_tokens=settings.chat.max_tokens) if wanted else None
+
+
 def assemble(home: Home, settings: Settings, base: BaseModel, engine: Engine) -> Services:
     """Put the parts together around an engine; nothing is loaded yet."""
     store = FeedbackStore(home.db)
@@ -206,6 +220,9 @@ def assemble(home: Home, settings: Settings, base: BaseModel, engine: Engine) ->
             base_hash=base.sha256,
             max_tokens=settings.chat.max_tokens,
             queue=settings.engine.queue,
+            agent=_agent(settings, base, engine, library, prompts),
+            rewrites=settings.chat.followups == "model"
+            or (settings.chat.followups == "auto" and parameters(base) >= CAPABLE_PARAMETERS),
         ),
     )
 

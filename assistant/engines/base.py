@@ -6,15 +6,18 @@ One answer comes from one adapter version; no engine has an "active adapter" tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from feedback.records import Message
 
 BASE_VERSION = "base"
 """The name that turns and pages use for the base model without an adapter."""
+
+Tool = Mapping[str, Any]
+"""A tool in the OpenAI shape: {"type": "function", "function": {"name", "description", "parameters": a JSON schema}}."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,7 @@ class ChatRequest:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    tools: tuple[Tool, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +86,8 @@ class Engine(Protocol):
     def canary(self, adapter: LoadedAdapter, prompts: Sequence[Sequence[Message]]) -> list[CanaryReading]:
         """Read the log-probabilities of the 40 likeliest next tokens after each prompt."""
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Count the tokens of the rendered prompt, template included."""
+    def count_tokens(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
+        """Count the tokens of the rendered prompt, template and tools included."""
 
     def close(self) -> None:
         """Free everything."""

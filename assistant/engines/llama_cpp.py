@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from assistant.adapter_checks import check_adapter
-from assistant.engines.base import BASE_VERSION, AdapterVersion, CanaryReading, ChatRequest, Delta, LoadedAdapter
+from assistant.engines.base import BASE_VERSION, AdapterVersion, CanaryReading, ChatRequest, Delta, LoadedAdapter, Tool
 from assistant.engines.template import ChatTemplate
 from assistant.models import BaseModel
 from feedback.errors import CorruptAdapter, EngineError, ModelError
@@ -120,7 +120,7 @@ class LlamaCppEngine:
         """Answer one request; closing the generator stops the model at its next token. Raises EngineError."""
         loaded = _ours(adapter)
         body = {
-            "prompt": self._template.encode(request.messages),
+            "prompt": self._template.encode(request.messages, request.tools),
             "n_predict": request.max_tokens,
             "temperature": request.temperature,
             "top_p": request.top_p,
@@ -173,9 +173,9 @@ class LlamaCppEngine:
             readings.append(CanaryReading(prompt=prompt[-1].content, logprobs=logprobs))
         return readings
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Count the tokens of the rendered prompt, template included."""
-        return len(self._template.encode(messages))
+    def count_tokens(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
+        """Count the tokens of the rendered prompt, template and tools included."""
+        return len(self._template.encode(messages, tools))
 
     def close(self) -> None:
         """Free every instance; answers that are being written end at their next token."""

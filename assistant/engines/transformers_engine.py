@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Literal
 
 from assistant.adapter_checks import check_adapter
-from assistant.engines.base import BASE_VERSION, AdapterVersion, CanaryReading, ChatRequest, Delta, LoadedAdapter
+from assistant.engines.base import BASE_VERSION, AdapterVersion, CanaryReading, ChatRequest, Delta, LoadedAdapter, Tool
 from assistant.engines.template import ChatTemplate
 from assistant.models import BaseModel
 from feedback.errors import CorruptAdapter, EngineError, ModelError
@@ -94,7 +94,7 @@ class TransformersEngine:
     def stream(self, request: ChatRequest, adapter: LoadedAdapter) -> Iterator[Delta]:
         """Answer one request; a closed generator stops the model at once. Raises EngineError."""
         loaded = _ours(adapter)
-        prompt = self._template.encode(request.messages)
+        prompt = self._template.encode(request.messages, request.tools)
         if len(prompt) >= self._context:
             raise EngineError(
                 f"The prompt has {len(prompt)} tokens, and the model takes {self._context} with its answer: shorten the "
@@ -147,9 +147,9 @@ class TransformersEngine:
             readings.append(CanaryReading(prompt=prompt[-1].content, logprobs=logprobs))
         return readings
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Count the tokens of the rendered prompt, template included."""
-        return len(self._template.encode(messages))
+    def count_tokens(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
+        """Count the tokens of the rendered prompt, template and tools included."""
+        return len(self._template.encode(messages, tools))
 
     def close(self) -> None:
         """Free the model."""

@@ -16,6 +16,7 @@ FEW_TERMS = 3
 MOST_CARRIED = 2
 CAPABLE_PARAMETERS = 1_500_000_000
 """From so many parameters on, a model is trusted to write a question anew."""
+REWRITE_TOKENS = 80
 REWRITE = (
     "Write the user's last question as one question that can be understood without the conversation. Keep its meaning and its "
     "language, and add nothing that was not said. Reply with the question alone."

@@ -122,6 +122,25 @@ def test_the_closest_pages_stand_under_a_refusal_without_a_model(services: Servi
     assert "Closest pages:\n  Hotels  (travel/hotels.md)" in lines and "not hold what the model wrote" not in lines
 
 
+def test_a_question_to_one_collection_sees_its_documents_alone_and_the_turn_says_which(
+    services: Services, tmp_path: Path
+) -> None:
+    (tmp_path / "paris").mkdir()
+    (tmp_path / "paris" / "paris.md").write_text("# Paris\n\nA room in Paris may cost up to €170 a night.\n")
+    services.library.add_folder(tmp_path / "paris", collection="abroad")
+    user = services.store.user_by_name("anna").id
+    found = {}
+    for collection in ("abroad", "main", ""):
+        place = services.store.start_conversation(user, history=False)
+        stream = services.chat.ask(
+            user_id=user, conversation_id=place, question="What may a room cost a night?", history=False, collection=collection
+        )
+        (done,) = [event for event in stream if isinstance(event, Done)]
+        assert done.turn.asked.collection == collection and done.turn.asked.sampling["plan"] == "fixed"
+        found[collection] = {passage.document for passage in done.turn.passages}
+    assert found["abroad"] == {"paris.md"} and "paris.md" not in found["main"] and len(found[""]) == 2
+
+
 def test_an_answer_that_is_stopped_half_way_is_kept(services: Services) -> None:
     user = services.store.user_by_name("anna").id
     place = services.store.start_conversation(user, history=False)
