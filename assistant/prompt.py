@@ -23,7 +23,7 @@ INSTRUCTIONS = (
 HISTORY_SHARE = 0.25
 """The largest share of the prompt's tokens that earlier messages may take."""
 
-HYBRID_THRESHOLD, WORDS_THRESHOLD = 0.44, 0.33
+HYBRID_THRESHOLD, WORDS_THRESHOLD = 0.39, 0.33
 """Least score of the best passage, calibrated with and without an encoder (docs/LOG.md): below it no model is called."""
 
 CountTokens = Callable[[Sequence[Message]], int]

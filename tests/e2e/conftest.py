@@ -42,7 +42,7 @@ def quick_settings() -> Settings:
     """The sample company with nights of a few training steps and a few questions."""
     data = sample_company()
     return Settings(
-        documents=DocumentSettings(folder=str(data / "handbook")),
+        documents=DocumentSettings(folder=str(data / "handbook"), encoder="none"),
         chat=ChatSettings(max_tokens=24, prompt_tokens=200, passages=1),
         night=NightSettings(
             cron="",
