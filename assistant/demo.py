@@ -25,7 +25,8 @@ from assistant.chat import Done
 from assistant.config import ChatSettings, DocumentSettings, NightSettings, Settings, load
 from assistant.console import announce_import, sample_company
 from assistant.home import Home
-from assistant.night import NightReport, run_night
+from assistant.night import run_night
+from assistant.night_report import NightReport
 from assistant.progress import NightBar, Progress
 from assistant.services import Services, open_services
 from feedback.errors import DocumentError, NightschoolError

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from assistant.grounding import SETTLING
 from assistant.hardware import cores
 from assistant.home import Home
 from assistant.models import open_base
+from assistant.night_report import NightReport
 from assistant.progress import Progress
 from assistant.prompt import INSTRUCTIONS
 from assistant.services import engine_context
@@ -54,43 +55,6 @@ GRACE_SECONDS = 60.0
 """How long a subprocess that is asked to end may take to write its checkpoint."""
 
 Show = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class NightReport:
-    """How a night ended."""
-
-    run_id: str
-    outcome: str
-    verdict: str | None
-    reason: str
-    candidate: str | None = None
-    examples: int = 0
-    refused_examples: int = 0
-    summaries: Mapping[str, Any] = field(default_factory=dict)
-    decision: Decision | None = None
-    seconds: float = 0.0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON data, the gate's inputs left out."""
-        data = asdict(self)
-        if data["decision"]:
-            data["decision"].pop("inputs")
-        return data
-
-    def as_text(self) -> str:
-        """Return the report as a few lines."""
-        lines = [f"Night {self.run_id}: {self.outcome}" + (f", {self.verdict}" if self.verdict else ""), self.reason]
-        if self.candidate:
-            lines.append(
-                f"Candidate {self.candidate}, trained on {self.examples} examples ({self.refused_examples} ratings refused)."
-            )
-        for name, summary in self.summaries.items():
-            lines.append(
-                f"  {name:9} score {summary['score']:.2f}, accuracy {summary['accuracy'] or 0:.2f}, "
-                f"cited {summary['cited'] or 0:.2f}"
-            )
-        return "\n".join(lines)
 
 
 class _Ended(Exception):

@@ -7,10 +7,11 @@ Here a folder counts only with its COMPLETE file, which is written last and hold
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+
+from training.durable import sync
 
 MARKER = "COMPLETE"
 KEPT = 2
@@ -29,23 +30,14 @@ class Checkpoint:
 def mark_complete(folder: Path, *, step: int, seconds: float) -> None:
     """Flush every file of `folder`, then write its marker and flush that."""
     for file in folder.rglob("*"):
-        flush(file)
-    flush(folder)
+        sync(file)
+    sync(folder)
     partial = folder / f"{MARKER}.partial"
     partial.write_text(json.dumps({"step": step, "seconds": seconds}), "utf-8")
-    flush(partial)
+    sync(partial)
     partial.replace(folder / MARKER)
-    flush(folder)
-    flush(folder.parent)
-
-
-def flush(path: Path) -> None:
-    """Force a file or a folder to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(folder)
+    sync(folder.parent)
 
 
 def newest(folder: Path) -> Checkpoint | None:

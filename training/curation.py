@@ -18,6 +18,7 @@ from feedback.support import best_support, shown, support_share
 from feedback.values import fold, states_value, without_citations
 from feedback.wording import REFUSAL, cited_numbers, holds_refusal, is_refusal
 from training.absent import says_absent
+from training.example_checks import asks_sealed, stands
 from training.personal import find_personal
 
 Source = Literal["verified", "correction", "thumbs_up"]
@@ -32,9 +33,6 @@ WEIGHTS: Mapping[Source, float] = {"verified": 3.0, "correction": 2.0, "thumbs_u
 """How likely an example is to be drawn when there are more than the time budget allows; also the order of strength."""
 SAME_QUESTION = 95
 """Similarity in [0, 100] from which two questions with the same numbers are one question."""
-SEALED_QUESTION = 85
-"""Similarity in [0, 100] from which a question is too near a sealed one. Different questions of one handbook reach about 75."""
-
 RATERS_TO_CAP = 3
 """With fewer raters than this nobody's examples are capped: one of two has at least half of them."""
 
@@ -52,6 +50,7 @@ UNFINISHED = (
 )
 BROKEN = ("failed", "interrupted")
 """Finish reasons of an answer that the machine broke off: what it should have been is only known when somebody writes it."""
+STEPS = "The model looked for this answer in several steps, which a night does not learn from: only single answers teach."
 NOT_CITED = "The answer cites no passage, so a thumbs-up on it is no target: write the right answer as a correction."
 WRONG_CITATION = "The answer cites a passage that was not given to it: write the right answer as a correction."
 BOTH = "The answer says that the documents do not answer, and answers: write what it should have been as a correction."
@@ -155,7 +154,7 @@ def curate(
             reasons[place] = str(unfit)
             continue
         reason = _fault(candidate, max_chars=max_chars, min_chars=min_chars)
-        reason = reason or _outdated(candidate, current_text) or (SEALED if _is_sealed(one, sealed) else None)
+        reason = reason or _outdated(candidate, current_text) or (SEALED if asks_sealed(one, sealed) else None)
         reason = reason or _too_long(candidate, count_tokens, max_tokens)
         if reason:
             reasons[place] = reason
@@ -191,6 +190,8 @@ def _candidate(place: int, rated: RatedTurn) -> _Candidate:
         raise _Unfit(NOTHING_SAID)
     if not asked.messages:
         raise _Unfit(NO_PROMPT)
+    if answer is not None and answer.steps:
+        raise _Unfit(STEPS)
     _refuse_personal(rated, correction or (answer.text if answer else ""))
     source: Source = "verified" if feedback.verified else "correction"
     if correction:
@@ -199,7 +200,7 @@ def _candidate(place: int, rated: RatedTurn) -> _Candidate:
         raise _Unfit(UNFINISHED)
     if absent:
         return _Candidate(place, rated, source, REFUSAL)
-    if answer.finish_reason != "stop":
+    if answer.finish_reason not in ("stop", "refused"):
         raise _Unfit(UNFINISHED)
     liked = _liked(answer.text, asked.passages, asked.question)
     return _Candidate(place, rated, "verified" if feedback.verified else "thumbs_up", liked)
@@ -277,33 +278,9 @@ def _outdated(candidate: _Candidate, current_text: CurrentText | None) -> str | 
     for passage in candidate.rated.turn.asked.passages:
         if passage.number not in numbers or current_text is None:
             continue
-        if not _stands(passage.text, current_text(passage.collection, passage.document) or ""):
+        if not stands(passage.text, current_text(passage.collection, passage.document) or ""):
             return f"The page {passage.document} has changed or gone since the answer, so it is set aside: ask again and rate."
     return None
-
-
-def _stands(passage: str, page: str) -> bool:
-    """Say whether each line of a passage stands in its page, white space apart: a passage may join pieces of a page."""
-    whole = f" {' '.join(page.split())} "
-    return all(f" {' '.join(line.split())} " in whole for line in passage.splitlines() if line.strip())
-
-
-def _is_sealed(rated: RatedTurn, sealed: Sequence[str]) -> bool:
-    """Say whether a sealed question, or one like it, was asked; also earlier in the conversation or within the prompt."""
-    from rapidfuzz import fuzz, process
-
-    if not sealed:
-        return False
-    said = [fold(message.content) for message in rated.turn.asked.messages if message.role == "user"]
-    question = fold(rated.turn.asked.question)
-    # a short sealed question may stand in a page by chance: within a longer text only a whole sentence counts
-    if any(len(one.split()) >= 5 and one in text for text in said for one in sealed):
-        return True
-    return any(
-        process.extractOne(text, sealed, scorer=scorer, score_cutoff=SEALED_QUESTION) is not None
-        for text in (question, *said[:-1])
-        for scorer in (fuzz.ratio, fuzz.token_sort_ratio)
-    )
 
 
 def _same_questions(candidates: Sequence[_Candidate]) -> list[list[_Candidate]]:

@@ -8,7 +8,6 @@ The card is written last: a folder without one holds no snapshot. People appear 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from typing import Any, TypedDict
 
 from feedback.errors import RunError
 from training.curation import Example, Refusal
+from training.durable import sync
 
 ROWS_FILE = "examples.jsonl"
 CARD_FILE = "card.json"
@@ -91,7 +91,7 @@ def write_snapshot(
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / ROWS_FILE, content)
         _write(folder / CARD_FILE, (json.dumps(card, ensure_ascii=False, indent=2) + "\n").encode())
-        _sync_folder(folder)
+        sync(folder)
     except OSError as error:
         raise RunError(
             f"The dataset cannot be written to {folder} ({error.strerror}): free space or check the rights."
@@ -173,12 +173,3 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     partial.chmod(0o444)
     partial.replace(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(PermissionError):  # Windows cannot open a folder
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -8,7 +8,6 @@ a published adapter or something that the next start sweeps away. The pointer is
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -21,10 +20,14 @@ from typing import Any, Final, Literal
 
 from sqlite_utils import Database
 
+from feedback.audit import append_audit
 from feedback.database import Connections
 from feedback.errors import AdapterError, CorruptAdapter, RunError, UnknownAdapter
 from feedback.migrations import feedback_migrations
+from feedback.part import storable
+from training.durable import copy, sha256, sync
 from training.migrations import training_migrations
+from training.run_ids import run_number
 
 BASE: Final = "base"
 """The name of the base model without an adapter, as what serves."""
@@ -103,7 +106,7 @@ class AdapterRegistry:
         """Return the version that the next publication gets, if nobody publishes before."""
         rows = list(self._connections.db.query("SELECT coalesce(max(seq), 0) AS seq FROM adapters"))
         # folders count too: beside a database restored from a backup there can be newer ones, which stay as they are
-        found = [int(each.name[1:]) for each in self._folder.glob("v*") if each.name[1:].isdigit()]
+        found = [int(each.name[1:]) for each in self._folder.glob("v*") if _is_version(each.name)]
         return _version(max([rows[0]["seq"], *found]) + 1)
 
     def publish(self, candidate: Path, manifest: Mapping[str, Any], status: Status, run_id: str | None) -> str:
@@ -150,7 +153,7 @@ class AdapterRegistry:
             if (folder / MANIFEST).read_bytes() != text.encode():
                 raise CorruptAdapter(version, f"{MANIFEST} is not what was published")
             for name in FILES:
-                if _sha256(folder / name) != content["files"][name]:
+                if sha256(folder / name) != content["files"][name]:
                     raise CorruptAdapter(version, f"{name} is not what was published (its SHA-256 differs)")
         except FileNotFoundError as error:
             raise CorruptAdapter(version, "its folder is missing") from error
@@ -283,12 +286,10 @@ class AdapterRegistry:
         at = self._now()
         db.execute(
             "INSERT INTO promotions (action, adapter_seq, by, reason, overruled, at) VALUES (?, ?, ?, ?, ?, ?)",
-            [action, None if version == BASE else _seq(version), by, reason, int(overruled), at],
+            [action, None if version == BASE else _seq(version), storable(by), storable(reason), int(overruled), at],
         )
         detail = {"version": version, "before": before, "reason": reason, "overruled": overruled}
-        db.execute(
-            "INSERT INTO audit (at, actor, action, detail) VALUES (?, ?, ?, ?)", [at, by, f"adapter.{action}", json.dumps(detail)]
-        )
+        append_audit(db, at=at, actor=by, action=f"adapter.{action}", detail=detail)
 
     # ---- files ----
 
@@ -296,16 +297,16 @@ class AdapterRegistry:
         """Write the folder of `version`, whole and synced, under its final name; returns the text of its manifest."""
         temporary = self._folder / f"{_TEMPORARY}{version}"
         temporary.mkdir()
-        content["files"] = {name: _copy(candidate / name, temporary / name) for name in FILES}
+        content["files"] = {name: copy(candidate / name, temporary / name) for name in FILES}
         text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
         (temporary / MANIFEST).write_bytes(text.encode())
-        _sync(temporary / MANIFEST)
+        sync(temporary / MANIFEST)
         for name in (*FILES, MANIFEST):
             (temporary / name).chmod(0o444)  # immutable once published
-        _sync(temporary)
+        sync(temporary)
         _note(lock, version)  # from here until its row is there, the folder is a dead publication's if we die
         temporary.rename(self._folder / version)
-        _sync(self._folder)
+        sync(self._folder)
         return text
 
     @contextmanager
@@ -345,9 +346,9 @@ class AdapterRegistry:
     def _run_seq(self, run_id: str | None) -> int | None:
         if run_id is None:
             return None
-        digits = run_id.removeprefix("r")
-        if digits.isdigit() and list(self._connections.db.query("SELECT 1 FROM runs WHERE seq = ?", [int(digits)])):
-            return int(digits)
+        number = run_number(run_id)
+        if number is not None and list(self._connections.db.query("SELECT 1 FROM runs WHERE seq = ?", [number])):
+            return number
         raise RunError(f"There is no run {run_id!r} to publish an adapter of: see `nightschool runs list`.")
 
     def _now(self) -> str:
@@ -391,32 +392,6 @@ def _note(lock: int, text: str) -> None:
     os.ftruncate(lock, 0)
     os.pwrite(lock, text.encode(), 0)
     os.fsync(lock)
-
-
-def _copy(source: Path, target: Path) -> str:
-    """Copy one file, synced to the disk; returns the SHA-256 of what was written."""
-    digest = hashlib.sha256()
-    with source.open("rb") as reader, target.open("xb") as writer:
-        while block := reader.read(1 << 20):
-            digest.update(block)
-            writer.write(block)
-        writer.flush()
-        os.fsync(writer.fileno())
-    return digest.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _difference(found: list[str]) -> str:

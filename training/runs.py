@@ -23,6 +23,7 @@ from feedback.database import Connections
 from feedback.errors import NightInProgress, RunError
 from feedback.migrations import feedback_migrations
 from training.migrations import training_migrations
+from training.run_ids import run_number
 
 State = Literal["curating", "training", "examining", "deciding", "done"]
 Outcome = Literal["succeeded", "failed", "cancelled", "abandoned", "missed"]
@@ -386,9 +387,10 @@ def _run(row: dict[str, Any]) -> Run:
 
 
 def _seq(run_id: str) -> int:
-    if not (run_id[:1] == "r" and run_id[1:].isascii() and run_id[1:].isdigit() and len(run_id) <= 12):
+    number = run_number(run_id)
+    if number is None:
         raise _unknown(run_id)
-    return int(run_id[1:])
+    return number
 
 
 def _unknown(run_id: str) -> RunError:

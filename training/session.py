@@ -21,8 +21,9 @@ from trl import SFTConfig
 from feedback.errors import RunError
 from training.base_model import Placement, cast_adapter, choose_placement, count_parameters, load_model, load_tokenizer, speed_up
 from training.budget import Budget
-from training.checkpoints import Checkpoint, flush, mark_complete, newest, prune
+from training.checkpoints import Checkpoint, mark_complete, newest, prune
 from training.dataset import read_snapshot
+from training.durable import sync
 from training.fast_sft import IGNORED, FastSFTTrainer, Row, encode, plan_batches, refuse_long
 from training.lora_gguf import convert
 from training.recipe import Recipe
@@ -249,10 +250,10 @@ def _save_adapter(run: Path, model: Any, recipe: Recipe) -> None:
     _name_base(partial / "adapter_config.json", recipe.base_name or Path(recipe.base).name)
     convert(partial, Path(recipe.base), partial / "adapter.gguf")
     for file in partial.iterdir():
-        flush(file)
-    flush(partial)
+        sync(file)
+    sync(partial)
     partial.rename(final)
-    flush(run)
+    sync(run)
 
 
 def _name_base(path: Path, name: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from feedback.records import Answer, Feedback, FinishReason, Message, NewTurn, Passage, RatedTurn, Thumb, Turn
+from feedback.records import Answer, Feedback, FinishReason, Message, NewTurn, Passage, RatedTurn, Step, Thumb, Turn
 from feedback.wording import REFUSAL
 from training import curation
 from training.curation import Curated, Example, curate
@@ -379,3 +379,14 @@ def test_the_same_ratings_give_the_same_examples() -> None:
 
 def test_nothing_rated_gives_nothing() -> None:
     assert curate([]) == Curated(examples=[], refusals=[])
+
+
+def test_an_answer_that_took_several_steps_teaches_nothing() -> None:
+    one = rated(correction="€42")
+    assert one.turn.answer is not None
+    answer = dataclasses.replace(one.turn.answer, steps=(Step(name="search_documentation", result="[3] Page"),))
+    assert reason(dataclasses.replace(one, turn=dataclasses.replace(one.turn, answer=answer))) == curation.STEPS
+
+
+def test_a_liked_refusal_that_the_check_after_the_model_made_is_learned_as_the_refusal() -> None:
+    assert example(rated(answer=REFUSAL, finish="refused", thumb="up")).completion == REFUSAL

@@ -31,8 +31,8 @@ def die(*args, **kwargs):
 
 registry = module.AdapterRegistry(home / "nightschool.db", home / "adapters")
 if where == "copying":
-    copy = module._copy
-    module._copy = lambda source, target: die() if source.name == "adapter.gguf" else copy(source, target)
+    copy = module.copy
+    module.copy = lambda source, target: die() if source.name == "adapter.gguf" else copy(source, target)
 elif where == "renaming":
     Path.rename = die
 elif where == "naming":
@@ -334,3 +334,13 @@ def test_each_move_is_in_the_audit_and_none_can_be_rewritten(registry: AdapterRe
         with pytest.raises(sqlite3.IntegrityError, match="never"):
             db.conn.execute(sql)
     db.conn.close()
+
+
+def test_a_reason_that_utf_8_cannot_hold_is_kept_readable_and_a_strange_folder_stands_in_nobodys_way(
+    registry: AdapterRegistry, candidate: Path
+) -> None:
+    version = registry.publish(candidate, {}, "candidate", None)
+    (registry.path(version).parent / "v\N{SUPERSCRIPT TWO}").mkdir()
+    registry.promote(version, "ada", "caf\udce9", True)
+    assert registry.promotions()[0].reason.startswith("caf")
+    assert registry.next_version() == "v0002"
