@@ -66,7 +66,7 @@ class EngineSettings(_Section):
 class ChatSettings(_Section):
     """How a question becomes a prompt and an answer."""
 
-    prompt_tokens: int = Field(default=0, ge=0, description="0: by hardware (about 400 on 2 cores)")
+    prompt_tokens: int = Field(default=0, ge=0, le=3500, description="0: by hardware (about 400 on 2 cores)")
     passages: int = Field(default=0, ge=0, le=20, description="0: by hardware (3 on 2 cores)")
     threshold: float = Field(
         default=-1,

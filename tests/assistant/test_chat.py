@@ -13,6 +13,7 @@ from assistant.ask import source_lines
 from assistant.chat import Chat, Done, Piece, Sources
 from assistant.engines.base import ChatRequest, Delta
 from assistant.prompt import Prepared, PromptBuilder
+from assistant.retrieval.followups import REWRITE
 from assistant.services import Services
 from feedback.errors import NotYourTurn, QuestionError, QueueFull
 from feedback.records import Turn
@@ -203,3 +204,65 @@ def test_nobody_reads_anothers_conversation_through_the_history(services: Servic
     ask(services, "How much may a room in London cost?", conversation=place)
     with pytest.raises(NotYourTurn):
         ask(services, "And in Pennant?", name="ben", conversation=place, history=True)
+
+
+def test_an_answer_stopped_before_its_first_word_has_a_record(services: Services) -> None:
+    user = services.store.user_by_name("anna").id
+    place = services.store.start_conversation(user, history=False)
+    events = services.chat.ask(user_id=user, conversation_id=place, question="What may a room in London cost?", history=False)
+    assert isinstance(next(events), Sources)
+    events.close()  # type: ignore[attr-defined]
+    (turn,) = services.store.turns(place)
+    assert turn.answer is not None and (turn.answer.finish_reason, turn.answer.text) == ("stopped", "")
+
+
+class Rewriter:
+    """An engine that makes a follow-up whole when it is asked to, and otherwise reads the first passage aloud."""
+
+    name = "rewriter 1"
+
+    def __init__(self, query: str) -> None:
+        self._query = query
+        self.seen: list[ChatRequest] = []
+
+    def stream(self, request: ChatRequest, adapter: object) -> Iterator[Delta]:
+        self.seen.append(request)
+        text = self._query if request.messages[0].content == REWRITE else "27 days [1]"
+        yield Delta(text=text)
+        yield Delta(text="", finish_reason="stop", prompt_tokens=20, completion_tokens=5)
+
+
+@pytest.mark.parametrize(
+    ("written", "searched"),
+    [
+        ("Question: How many days of annual leave can be carried over?", "How many days of annual leave can be carried over?"),
+        (
+            "I think that\nyou mean leave.",
+            "How many days of annual leave are there? And carried over?",
+        ),  # no query: words are carried
+    ],
+)
+def test_a_large_model_makes_a_follow_up_whole_and_what_it_wrote_is_what_is_searched(
+    services: Services, written: str, searched: str
+) -> None:
+    engine = Rewriter(written)
+    chat = Chat(
+        store=services.store,
+        prompts=services.prompts,
+        engine=engine,  # type: ignore[arg-type]
+        pool=services.pool,
+        base_model="reader",
+        base_hash="0" * 64,
+        max_tokens=96,
+        queue=2,
+        rewrites=True,
+    )
+    user = services.store.user_by_name("anna").id
+    place = services.store.start_conversation(user, history=True)
+    for question in ("How many days of annual leave are there?", "And carried over?"):
+        for _ in chat.ask(user_id=user, conversation_id=place, question=question, history=True):
+            pass
+    first, second = services.store.turns(place)
+    assert (first.asked.searched, second.asked.searched) == ("", searched)
+    assert [request.messages[0].content == REWRITE for request in engine.seen] == [False, True, False]
+    assert second.asked.passages[0].document == "leave/annual-leave.md"
