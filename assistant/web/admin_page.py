@@ -13,12 +13,12 @@ from typing import Any
 import gradio as gr
 
 from assistant.services import SWAP_REFUSED, Services
+from assistant.web import admin_documents, admin_questions
 from assistant.web import admin_view as view
-from assistant.web.chat_page import signed_in
-from assistant.web.guard import ADMINS_ONLY
 from assistant.web.header import header_html
-from assistant.web.messages import version_name
+from assistant.web.messages import version_name, when
 from assistant.web.notice import notice_html
+from assistant.web.who import require_admin
 from feedback.audit import AuditEntry
 from feedback.errors import AdapterError, NightInProgress, NightschoolError, RunError
 from feedback.records import User
@@ -33,14 +33,6 @@ AUDIT_LOOKED_AT = 500
 """Among how many of the newest entries of the audit refused swaps are looked for."""
 KINDS = {"up": "#2f8f57", "down": "#c2483d", "correction": "#3f78b5"}
 """The colours of the ratings by day; they differ in lightness too, for those who do not see them apart."""
-
-
-def require_admin(request: gr.Request) -> User:
-    """Return the admin who sent a Gradio request. Raises gr.Error with one sentence for everybody else."""
-    user = signed_in(request)
-    if user.role != "admin":
-        raise gr.Error(ADMINS_ONLY, print_exception=False)
-    return user
 
 
 class AdminPage:
@@ -132,10 +124,12 @@ class AdminPage:
     def _live(self) -> tuple[Any, ...]:
         """Return (facts, tonight, loss, start, cancel)."""
         running = self._ledger.running()
-        progress = view.read_progress(self._ledger.folder(running.id) / "progress.jsonl") if running else []
+        folder = self._ledger.folder(running.id) if running else None
+        progress = view.read_progress(folder / "progress.jsonl") if folder else []
+        examined = view.read_examination(folder / "examination.progress") if folder else None
         return (
             self._facts(),
-            view.running_night_html(running, progress, next_night=self._next_night()),
+            view.running_night_html(running, progress, next_night=self._next_night(), examined=examined),
             gr.LinePlot(value=_frame(progress, ("step", "loss")), visible=len(progress) > 1),
             gr.update(interactive=running is None),
             gr.update(visible=running is not None),
@@ -185,7 +179,7 @@ class AdminPage:
         due = next_due(self._services.settings.night.cron, datetime.now(UTC))
         if due is None:
             return "None is scheduled (night.cron is empty)."
-        return f"The next one starts {view.when(due.isoformat())}."
+        return f"The next one starts {when(due.isoformat())}."
 
 
 def _ratings_frame(by_day: Sequence[tuple[str, int, int, int]]) -> Any:
@@ -207,7 +201,7 @@ def admin_page(services: Services) -> gr.Blocks:
     """Build the admin page."""
     page = AdminPage(services)
     hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    with gr.Blocks(title="Admin - Nightschool", analytics_enabled=False) as blocks:
+    with gr.Blocks(title="Admin - Nightschool", analytics_enabled=False, delete_cache=(3600, 86_400)) as blocks:
         header = gr.HTML(header_html(None, page="admin"))
         facts = gr.HTML()
         notice = gr.HTML("", elem_id="ns-notice")
@@ -220,6 +214,8 @@ def admin_page(services: Services) -> gr.Blocks:
                     cancel = gr.Button("Cancel this night", visible=False, elem_id="ns-cancel")
             with gr.Column(min_width=320):
                 last = gr.HTML()
+        admin_questions.build(services, blocks, slow_seconds=SLOW_SECONDS)
+        admin_documents.build(services, blocks, slow_seconds=SLOW_SECONDS)
         ratings_title = gr.HTML(view.ratings_html(0))
         ratings = gr.BarPlot(
             x="day",

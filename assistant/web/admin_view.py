@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from assistant.web.messages import version_name
+from assistant.web.messages import version_name, when
 from feedback.audit import AuditEntry
 from feedback.turns import FailedAnswer
 from training.registry import AdapterRow
@@ -24,11 +24,6 @@ VERDICTS = {
     "REJECT": "the candidate was worse, so nothing changed",
 }
 Cell = tuple[str, str]  # class, HTML
-
-
-def when(moment: str | None) -> str:
-    """Return a stored time (ISO 8601, UTC) in this machine's zone, as people read it; "" for None."""
-    return datetime.fromisoformat(moment).astimezone().strftime("%d %b %Y, %H:%M") if moment else ""
 
 
 def duration(start: str, end: str | None) -> str:
@@ -57,32 +52,34 @@ def facts_html(facts: Iterable[tuple[str, str, str]]) -> str:
 def last_night_html(last: Run | None, *, examples: int, refused: int) -> str:
     """Return the last night's verdict and why."""
     if last is None:
-        return _panel(
-            "Last night", '<p class="ns-empty">No night has run yet. Rate and correct some answers, then start one.</p>'
-        )
+        return panel("Last night", '<p class="ns-empty">No night has run yet. Rate and correct some answers, then start one.</p>')
     if last.outcome == "succeeded":
         verdict = last.verdict or "HOLD"
         head = f'<p><span class="ns-{verdict}">{verdict}</span>: {escape(VERDICTS[verdict])}.</p>'
     else:
         outcome = escape((last.outcome or "").capitalize())
         head = f'<p><span class="ns-failed-outcome">{outcome}</span>: what serves did not change.</p>'
-    learned = f", {_plural(examples, 'example')}, {_plural(refused, 'rated answer')} left out" if examples or refused else ""
+    learned = f", {plural(examples, 'example')}, {plural(refused, 'rated answer')} left out" if examples or refused else ""
     small = f"{last.id}, {when(last.created_at)}, took {duration(last.created_at, last.finished_at)}{learned}"
     reason = f"<p>{escape(last.reason)}</p>" if last.reason else ""
-    return _panel("Last night", f'{head}{reason}<p class="ns-empty">{escape(small)}</p>')
+    return panel("Last night", f'{head}{reason}<p class="ns-empty">{escape(small)}</p>')
 
 
-def running_night_html(running: Run | None, progress: Sequence[dict[str, Any]], *, next_night: str) -> str:
-    """Return how far the running night is, or when the next one starts."""
+def running_night_html(
+    running: Run | None, progress: Sequence[dict[str, Any]], *, next_night: str, examined: tuple[int, int] | None = None
+) -> str:
+    """Return how far the running night is, or when the next one starts; `examined`: how many answers, of how many."""
     if running is None:
-        return _panel("Tonight", f"<p>No night is running. {escape(next_night)}</p>")
+        return panel("Tonight", f"<p>No night is running. {escape(next_night)}</p>")
     text = f"{running.id} is {running.state}, since {duration(running.created_at, None)}."
     if progress and running.state == "training":
         newest = progress[-1]
         text += f" Step {newest['step']} of {newest.get('steps', '?')}, loss {newest['loss']:.3f}"
         text += f", about {span(newest['eta_s'])} left" if newest.get("eta_s") is not None else ""
         text += f", {newest['tokens_s']:.0f} tokens/s." if newest.get("tokens_s") else "."
-    return _panel(
+    if examined and running.state == "examining":
+        text += f" {examined[0]:,} of {examined[1]:,} answers written."
+    return panel(
         "Tonight", f'<p role="status">{escape(text)}</p><p class="ns-empty">Started by {escape(running.requested_by)}.</p>'
     )
 
@@ -106,43 +103,52 @@ def read_progress(file: Path) -> list[dict[str, Any]]:
     return thinned if not points or thinned[-1] is points[-1] else [*thinned, points[-1]]
 
 
+def read_examination(file: Path) -> tuple[int, int] | None:
+    """Return how many answers an examination has written, and of how many; None when it has not begun, or is writing this."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        return int(data["done"]), int(data["total"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def ratings_html(count: int) -> str:
     """Return the heading of the ratings by day, with a sentence in the place of an empty plot."""
     empty = '<p class="ns-empty">Nobody has rated or corrected an answer yet.</p>' if not count else ""
-    return _panel("Ratings and corrections by day", empty)
+    return panel("Ratings and corrections by day", empty)
 
 
 def runs_html(runs: Sequence[Run]) -> str:
     """Return the table of nights, newest first."""
     rows = [
         (
-            _tight(run.id),
-            _tight(when(run.created_at)),
-            _tight(duration(run.created_at, run.finished_at) if run.finished_at else run.state),
+            tight(run.id),
+            tight(when(run.created_at)),
+            tight(duration(run.created_at, run.finished_at) if run.finished_at else run.state),
             ("ns-tight", _outcome(run)),
-            _tight(run.candidate or ""),
-            _cell(run.reason),
+            tight(run.candidate or ""),
+            cell(run.reason),
         )
         for run in runs
     ]
-    return _panel("Nights", _table(("Run", "Started", "Took", "Result", "Adapter", "Why"), rows, empty="No night has run yet."))
+    return panel("Nights", table(("Run", "Started", "Took", "Result", "Adapter", "Why"), rows, empty="No night has run yet."))
 
 
 def adapters_html(rows: Sequence[AdapterRow], *, serving: str) -> str:
     """Return the table of adapters, newest first, the base model last."""
     cells = [
         (
-            _tight(row.version + (" (in service)" if row.version == serving else "")),
-            _tight(row.status),
-            _tight(row.run_id or "imported"),
-            _tight(when(row.created_at)),
-            _tight(when(row.promoted_at) or "never"),
+            tight(row.version + (" (in service)" if row.version == serving else "")),
+            tight(row.status),
+            tight(row.run_id or "imported"),
+            tight(when(row.created_at)),
+            tight(when(row.promoted_at) or "never"),
         )
         for row in reversed(rows)
     ]
-    base = _tight("base" + (" (in service)" if serving == "base" else ""))
-    cells.append((base, _tight("the model without an adapter"), _tight(""), _tight(""), _tight("")))
-    return _panel("Adapters", _table(("Version", "Gate", "Run", "Published", "Last promoted"), cells, empty=""))
+    base = tight("base" + (" (in service)" if serving == "base" else ""))
+    cells.append((base, tight("the model without an adapter"), tight(""), tight(""), tight("")))
+    return panel("Adapters", table(("Version", "Gate", "Run", "Published", "Last promoted"), cells, empty=""))
 
 
 def errors_html(errors: Sequence[FailedAnswer], refused: Sequence[AuditEntry]) -> str:
@@ -150,11 +156,11 @@ def errors_html(errors: Sequence[FailedAnswer], refused: Sequence[AuditEntry]) -
     failed = [(each.at, each.user_name, each.question, each.adapter, each.error) for each in errors]
     swaps = [(each.at, each.actor, "(a swap)", str(each.detail["version"]), str(each.detail["reason"])) for each in refused]
     rows = [
-        (_tight(when(at)), _tight(who), _cell(question), _tight(version_name(adapter)), _cell(error))
+        (tight(when(at)), tight(who), cell(question), tight(version_name(adapter)), cell(error))
         for at, who, question, adapter, error in sorted([*failed, *swaps], reverse=True)
     ]
     empty = "No answer has failed, and no adapter was refused."
-    return _panel("Last errors", _table(("When", "Who", "Question", "Adapter", "Error"), rows, empty=empty))
+    return panel("Last errors", table(("When", "Who", "Question", "Adapter", "Error"), rows, empty=empty))
 
 
 def _outcome(run: Run) -> str:
@@ -166,19 +172,23 @@ def _outcome(run: Run) -> str:
     return f'<span class="ns-{run.verdict}">{escape(run.verdict or "done")}</span>'
 
 
-def _plural(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
+    """Return a number with its noun."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _cell(text: str) -> Cell:
+def cell(text: str) -> Cell:
+    """Return a cell of text."""
     return "", escape(text)
 
 
-def _tight(text: str) -> Cell:
+def tight(text: str) -> Cell:
+    """Return a cell of text that is not broken into lines."""
     return "ns-tight", escape(text)
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str) -> str:
+def table(heads: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str) -> str:
+    """Return a table, or the sentence `empty` without rows; the cells are HTML."""
     if not rows:
         return f'<p class="ns-empty">{escape(empty)}</p>'
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
@@ -190,5 +200,6 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str) 
     )
 
 
-def _panel(title: str, body: str) -> str:
+def panel(title: str, body: str) -> str:
+    """Return a section with its heading; `body` is HTML."""
     return f'<section class="ns-panel"><h2>{escape(title)}</h2>{body}</section>'

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 
-from assistant.documents.store import MAIN
+from assistant.documents.store import MAIN, Document
 from assistant.services import Services
 from assistant.web import pages
 from assistant.web.document_view import render_page
 from assistant.web.guard import LOGIN_FIRST, current_user, problem_response
-from assistant.web.messages import feedback_state
+from assistant.web.messages import feedback_state, page_word, question_state
 from feedback.errors import DocumentError, NotYourTurn, UnknownTurn
 from feedback.records import Feedback, Passage, Thumb, User
 from feedback.store import FeedbackStore
@@ -32,6 +33,14 @@ class RatingBody(BaseModel):
     reasons: tuple[str, ...] = ()
     comment: str = ""
     correction: str | None = None
+
+
+class QuestionBody(BaseModel):
+    """What goes to the document owner with a question."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    note: str = ""
 
 
 def health(services: Services) -> dict[str, Any]:
@@ -67,7 +76,7 @@ def save_rating(store: FeedbackStore, *, turn_id: str, user: User, body: RatingB
 
 
 def api_routes(services: Services) -> APIRouter:
-    """Return the routes /health, /api/turns/{id}/rating and /documents/{path}."""
+    """Return the routes /health, /api/turns/{id}/rating, /api/turns/{id}/question and /documents/{path}."""
     router = APIRouter()
     store = services.store
 
@@ -83,6 +92,13 @@ def api_routes(services: Services) -> APIRouter:
         now = save_rating(store, turn_id=turn_id, user=user, body=body)
         return JSONResponse(feedback_state(turn_id, now))
 
+    @router.post("/api/turns/{turn_id}/question")
+    def send_question(request: Request, turn_id: str, body: QuestionBody) -> Response:
+        user = current_user(request)
+        if user is None:
+            return JSONResponse({"error": LOGIN_FIRST}, status_code=401)
+        return JSONResponse(question_state(turn_id, store.send_question(turn_id, user.id, body.note)))
+
     @router.get("/documents/{path:path}", response_class=HTMLResponse)
     def show_document(request: Request, path: str, collection: str = MAIN, turn: str = "", passage: int = 0) -> Response:
         marked = _passage(store, current_user(request), turn_id=turn, number=passage, path=path, collection=collection)
@@ -92,13 +108,34 @@ def api_routes(services: Services) -> APIRouter:
             )
         except DocumentError:
             return problem_response(request, 404, f"There is no page {path!r} any more: it was removed, or the link is wrong.")
-        body, found = render_page(document.text, passage=marked.text if marked else "")
-        note = "" if document.current else OLD
-        if marked and not found:
-            note = CHANGED
-        return HTMLResponse(pages.document(title=document.title, path=path, version=document.version, body=body, note=note))
+        return HTMLResponse(_document_page(document, marked))
 
     return router
+
+
+def _document_page(document: Document, marked: Passage | None) -> str:
+    """Return the page of a document, with a passage marked: at its place in the version that the turn saw, else by its text."""
+    same = marked is not None and marked.document_version == document.version
+    body, found = render_page(
+        document.text,
+        passage=marked.text if marked else "",
+        place=(marked.start, marked.end) if marked and same else (0, 0),
+        pages=document.pages,
+        page_word=page_word(document.name).capitalize(),
+    )
+    note = "" if document.current else OLD
+    if marked and not found:
+        note = CHANGED
+    where = f"/documents/{quote(document.name)}?collection={quote(document.collection, safe='')}"
+    return pages.document(
+        title=document.title,
+        path=document.name,
+        collection="" if document.collection == MAIN else document.collection,
+        version=document.version,
+        body=body,
+        note=note,
+        now="" if document.current else where,
+    )
 
 
 def _passage(store: FeedbackStore, user: User | None, *, turn_id: str, number: int, path: str, collection: str) -> Passage | None:

@@ -63,7 +63,11 @@ def _mount_pages(app: FastAPI, services: Services) -> None:
     from assistant.web.admin_page import admin_page
     from assistant.web.chat_page import chat_page
 
-    for path, blocks, who in (("/admin", admin_page(services), _admin_name), ("/", chat_page(services), _user_name)):
+    largest = f"{services.settings.documents.max_mb}mb"
+    for path, blocks, who, upload in (
+        ("/admin", admin_page(services), _admin_name, largest),
+        ("/", chat_page(services), _user_name, "1kb"),  # the chat takes no files
+    ):
         gr.mount_gradio_app(
             app,
             blocks,
@@ -76,7 +80,7 @@ def _mount_pages(app: FastAPI, services: Services) -> None:
             run_history=False,
             show_error=False,
             enable_monitoring=False,
-            max_file_size="20mb",
+            max_file_size=upload,
             ssr_mode=False,
             pwa=False,
         )
@@ -93,7 +97,8 @@ def _admin_name(request: Request) -> str | None:
 
 
 def _head() -> str:
-    script = pages.static_text("rating.js").replace("/*REASONS*/[]/*REASONS*/", json.dumps(list(REASONS)))
+    script = "".join(pages.static_text(name) for name in ("elements.js", "rating.js", "question.js"))
+    script = script.replace("/*REASONS*/[]/*REASONS*/", json.dumps(list(REASONS)))
     return f'<meta name="color-scheme" content="light dark"><script>{script}</script>'
 
 

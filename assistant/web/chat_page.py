@@ -10,21 +10,24 @@ from typing import Any
 
 import gradio as gr
 
-from assistant.chat import Done, Piece, Sources
+from assistant.chat import Done, Piece, Sources, StepDone
 from assistant.prompt import check_question
 from assistant.services import Services
-from assistant.web.guard import LOGIN_FIRST, current_user
 from assistant.web.header import header_html
-from assistant.web.messages import Message, question_message, turn_messages, waiting_message, writing_message
+from assistant.web.messages import Message, is_refused, question_message, turn_messages, waiting_message, writing_message
 from assistant.web.notice import notice_html
+from assistant.web.who import signed_in
 from feedback.errors import NightschoolError
-from feedback.records import Passage, User
+from feedback.records import OpenQuestion, Passage, Step, User
 
 PIECE_SECONDS = 0.05
 """Text goes to the page at most this often; the server's ceiling is about 320 events a second, for everybody together."""
 
 SHOWN_TURNS = 30
 """How many turns of a conversation the page shows: each event carries what changed, but the server lays out all of them."""
+
+SENT = 1_000
+"""Among how many of the newest questions to the document owner those of a conversation are looked for."""
 
 SAMPLE_QUESTIONS = (
     ("travel/booking-trips.md", "How many days ahead should a domestic trip be booked?"),
@@ -35,6 +38,7 @@ SAMPLE_QUESTIONS = (
 """Questions that an empty chat offers where the sample handbook is indexed; elsewhere it offers titles of pages."""
 
 EMPTY = "## What do you want to know?\n\nAnswers come from the company's documents, with the page they are from."
+EVERYTHING = "All documents"
 HISTORY_INFO = "Off: each question is answered by itself."
 
 
@@ -82,14 +86,6 @@ def _block_props() -> dict[str, Any]:
     }
 
 
-def signed_in(request: gr.Request) -> User:
-    """Return who sent a Gradio request. Raises gr.Error with one sentence when nobody is logged in."""
-    user = current_user(request.request)
-    if user is None:
-        raise gr.Error(LOGIN_FIRST, print_exception=False)
-    return user
-
-
 class ChatPage:
     """The handlers of the chat page. Everything shown comes from the store; what the browser sends is a question alone."""
 
@@ -99,15 +95,21 @@ class ChatPage:
         self._stops = Stops()
 
     def open(self, request: gr.Request) -> tuple[Any, ...]:
-        """Show the header and the last conversation with its ratings."""
+        """Show the header and the last conversation with its ratings: (header, chat, conversation, history, collection)."""
         user = signed_in(request)
         latest = next(iter(self._store.conversations(user.id, 1)), None)
         turns = self._store.turns(latest.id) if latest else []
         chat = gr.Chatbot(value=self._messages(latest.id if latest else "", user), examples=self._examples())
         history = turns[-1].asked.history if turns else False
-        return header_html(user, page="chat"), chat, latest.id if latest else "", history
+        choices = collection_choices(self._services)
+        before = turns[-1].asked.collection if turns else ""
+        chosen = before if before in [value for _, value in choices] else ""
+        collection = gr.update(choices=choices, value=chosen, visible=len(choices) > 2)
+        return header_html(user, page="chat"), chat, latest.id if latest else "", history, collection
 
-    def ask(self, question: str, history: bool, conversation_id: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+    def ask(
+        self, question: str, history: bool, collection: str | None, conversation_id: str, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
         """Answer a question: (chat, question box, conversation, notice, send, stop), again and again until it is done."""
         user = signed_in(request)
         skip = gr.skip()
@@ -118,7 +120,10 @@ class ChatPage:
             asked = [*earlier, question_message(question.strip())]
             yield [*asked, waiting_message(())], "", conversation_id, "", gr.update(visible=False), gr.update(visible=True)
             with self._stops.watching(conversation_id) as stopped:
-                for message in self._answer(user, conversation_id, question, history=history, stopped=stopped):
+                answer = self._answer(
+                    user, conversation_id, question, history=history, collection=collection or "", stopped=stopped
+                )
+                for message in answer:
                     yield [*asked, message], skip, skip, skip, skip, skip
             chat, box, notice = self._messages(conversation_id, user), skip, ""
         except NightschoolError as error:
@@ -138,22 +143,28 @@ class ChatPage:
         return [], "", ""
 
     def _answer(
-        self, user: User, conversation_id: str, question: str, *, history: bool, stopped: threading.Event
+        self, user: User, conversation_id: str, question: str, *, history: bool, collection: str, stopped: threading.Event
     ) -> Iterator[Message]:
         """Yield the message of the answer as it grows, at most every PIECE_SECONDS."""
-        turn_id, passages, text, shown_at = "", tuple[Passage, ...](), "", 0.0
-        chat = self._services.chat
-        with closing(chat.ask(user_id=user.id, conversation_id=conversation_id, question=question, history=history)) as events:  # type: ignore[type-var]
+        turn_id, passages, steps, text, shown_at = "", tuple[Passage, ...](), tuple[Step, ...](), "", 0.0
+        asked = self._services.chat.ask(
+            user_id=user.id, conversation_id=conversation_id, question=question, history=history, collection=collection
+        )
+        with closing(asked) as events:  # type: ignore[type-var]
             for event in events:
                 match event:
                     case Sources():
                         turn_id, passages = event.turn_id, event.passages
                         yield waiting_message(passages)
+                    case StepDone():
+                        steps, passages = (*steps, event.step), (*passages, *event.step.passages)
+                        text = ""  # what the model said before a step is in the step
+                        yield writing_message(text, turn_id=turn_id, passages=passages, steps=steps, block=html_block)
                     case Piece():
                         text += event.text
                         if text.strip() and time.monotonic() - shown_at >= PIECE_SECONDS:
                             shown_at = time.monotonic()
-                            yield writing_message(text, turn_id=turn_id, passages=passages)
+                            yield writing_message(text, turn_id=turn_id, passages=passages, steps=steps, block=html_block)
                     case Done():
                         return
                 if stopped.is_set():
@@ -163,11 +174,16 @@ class ChatPage:
         """Return the newest turns of a conversation of this user, as they are stored, with what he says of them."""
         turns = [turn for turn in self._store.turns(conversation_id) if turn.asked.user_id == user.id][-SHOWN_TURNS:]
         reasons = self._not_learned() if turns else {}
+        sent = self._sent() if any(turn.answer and is_refused(turn.answer) for turn in turns) else {}
         return [
             message
             for turn in turns
             for message in turn_messages(
-                turn, self._store.feedback(turn.id, user.id), block=html_block, not_learned=reasons.get((turn.id, user.id), "")
+                turn,
+                self._store.feedback(turn.id, user.id),
+                block=html_block,
+                not_learned=reasons.get((turn.id, user.id), ""),
+                sent=sent.get(turn.id),
             )
         ]
 
@@ -177,12 +193,22 @@ class ChatPage:
         refusals = self._services.ledger.refusals(last.id) if last else []
         return {(each.turn_id, each.user_id): each.reason for each in refusals}
 
+    def _sent(self) -> dict[str, OpenQuestion]:
+        """Return the newest questions that went to the document owner, by turn."""
+        found = (*self._store.open_questions(SENT), *self._store.open_questions(SENT, closed=True))
+        return {each.turn_id: each for each in found}
+
     def _examples(self) -> list[dict[str, str]]:
         titles = {str(row["path"]): str(row["title"]) for row in self._services.documents.describe()}
         questions = [question for path, question in SAMPLE_QUESTIONS if path in titles]
         if not questions:
             questions = [f"What should I know about {title[:80]}?" for title in list(titles.values())[:4]]
         return [{"text": question} for question in questions]
+
+
+def collection_choices(services: Services) -> list[tuple[str, str]]:
+    """Return what can be searched: (label, value); "" is all documents."""
+    return [(EVERYTHING, ""), *((name, name) for name in services.documents.collections())]
 
 
 def chat_page(services: Services) -> gr.Blocks:
@@ -222,8 +248,19 @@ def chat_page(services: Services) -> gr.Blocks:
             stop = gr.Button("Stop", variant="stop", visible=False, elem_id="ns-stop")
         with gr.Row(elem_id="ns-under"):
             history = gr.Checkbox(label="Use earlier questions", info=HISTORY_INFO, elem_id="ns-history", container=False)
+            choices = collection_choices(services)
+            collection = gr.Dropdown(
+                label="Answer from",
+                choices=choices,
+                value="",
+                visible=len(choices) > 2,
+                filterable=False,
+                elem_id="ns-from",
+                min_width=160,
+                scale=0,
+            )
             new = gr.Button("New conversation", size="sm", elem_id="ns-new")
-        _connect(page, blocks, header, chat, question, history, conversation, notice, send, stop, new)
+        _connect(page, blocks, header, chat, question, history, collection, conversation, notice, send, stop, new)
     return blocks.queue(default_concurrency_limit=None)
 
 
@@ -234,6 +271,7 @@ def _connect(
     chat: gr.Chatbot,
     question: gr.Textbox,
     history: gr.Checkbox,
+    collection: gr.Dropdown,
     conversation: gr.State,
     notice: gr.HTML,
     send: gr.Button,
@@ -243,12 +281,12 @@ def _connect(
     """Connect the components with the handlers. `Chat` has the queue that counts; Gradio's lets everybody through."""
     hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     asking: dict[str, Any] = {
-        "inputs": [question, history, conversation],
+        "inputs": [question, history, collection, conversation],
         "outputs": [chat, question, conversation, notice, send, stop],
         "concurrency_limit": None,
         **hidden,
     }
-    blocks.load(page.open, None, [header, chat, conversation, history], **hidden)
+    blocks.load(page.open, None, [header, chat, conversation, history, collection], **hidden)
     gr.on([question.submit, send.click], page.ask, trigger_mode="once", **asking)
     chat.example_select(_chosen, None, question, **hidden).then(page.ask, **asking)
     stop.click(page.stop, conversation, None, queue=False, **hidden)

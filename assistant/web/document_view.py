@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from functools import cache
+from html import escape
 from typing import Any
 
 import nh3
@@ -22,13 +24,21 @@ def _markdown() -> MarkdownIt:
     return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
 
 
-def render_page(text: str, *, passage: str = "") -> tuple[str, bool]:
+def render_page(
+    text: str,
+    *,
+    passage: str = "",
+    place: tuple[int, int] = (0, 0),
+    pages: Sequence[int] = (),
+    page_word: str = "Page",
+) -> tuple[str, bool]:
     """Return the page's Markdown as safe HTML, and whether `passage` was found and marked in it.
 
-    Raw HTML in the page is shown as text. Relative links lead to the other pages of the documents.
+    `place` are its offsets in `text` where they are known, else (0, 0); `pages` the offsets at which page 1, 2, ... begins,
+    called `page_word`. Raw HTML in the page is shown as text. Relative links lead to the other pages of the documents.
     """
     tokens = _markdown().parse(text)
-    lines = _passage_lines(text, passage) if passage else frozenset()
+    lines = _marked_lines(text, passage, place) if passage else frozenset()
     first = True
     for token in _blocks(tokens):
         if token.map and lines.intersection(range(*token.map)):
@@ -36,8 +46,43 @@ def render_page(text: str, *, passage: str = "") -> tuple[str, bool]:
             if first:
                 token.attrSet("id", ANCHOR)
                 first = False
+    tokens = _with_page_numbers(tokens, [_line_of(text, start) for start in pages], page_word)
     html = _markdown().renderer.render(tokens, _markdown().options, {})
     return nh3.clean(str(html), attributes=_attributes(), link_rel="noopener noreferrer"), not first
+
+
+def _with_page_numbers(tokens: list[Token], starts: list[int], word: str) -> list[Token]:
+    """Put the number of each page before the first block of it; `starts` are the lines at which pages begin."""
+    numbered: list[Token] = []
+    done = 0
+    for token in tokens:
+        if token.level == 0 and token.map and token.nesting >= 0:
+            begun = bisect_right(starts, token.map[0])
+            if begun > done:
+                numbered.append(Token("html_block", "", 0, content=f'<p class="page">{escape(word)} {begun}</p>\n'))
+                done = begun
+        numbered.append(token)
+    return numbered
+
+
+def _line_of(text: str, offset: int) -> int:
+    return text.count("\n", 0, offset)
+
+
+def _marked_lines(text: str, passage: str, place: tuple[int, int]) -> frozenset[int]:
+    """Return the numbers of the lines that the passage holds: at its place where it stands there, else where its text is."""
+    start, end = place
+    within = 0 <= start < end <= len(text)
+    at_place = frozenset(range(_line_of(text, start), _line_of(text, end - 1) + 1)) if within else frozenset[int]()
+    if at_place and _same_beginning(text[start:end], passage):
+        return at_place
+    return _passage_lines(text, passage) or at_place
+
+
+def _same_beginning(found: str, passage: str) -> bool:
+    """Say whether a text begins as the passage does: further on, a passage may leave out what stands between its pieces."""
+    length = min(len(passage), 60)
+    return " ".join(found.split())[:length] == " ".join(passage.split())[:length]
 
 
 def _blocks(tokens: list[Token]) -> Iterator[Token]:

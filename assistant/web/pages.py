@@ -42,6 +42,10 @@ def problem(sentence: str) -> str:
     return _environment().get_template("problem.html").render(sentence=sentence)
 
 
-def document(*, title: str, path: str, version: int, body: str, note: str) -> str:
-    """Return a page of the documents; `body` is safe HTML, `note` a sentence above it (or "")."""
-    return _environment().get_template("document.html").render(title=title, path=path, version=version, body=body, note=note)
+def document(*, title: str, path: str, collection: str, version: int, body: str, note: str, now: str) -> str:
+    """Return a page of the documents; `body` is safe HTML.
+
+    `note` is a sentence above it (or ""), `now` the address of its newest version (or ""), `collection` "" for the main one.
+    """
+    template = _environment().get_template("document.html")
+    return template.render(title=title, path=path, collection=collection, version=version, body=body, note=note, now=now)

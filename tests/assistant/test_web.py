@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,16 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from assistant.agent import Agent
+from assistant.chat import Chat
+from assistant.engines.base import ChatRequest, Delta, LoadedAdapter, Tool
+from assistant.hardware import PromptLimits
 from assistant.services import Services
 from assistant.web.app import create_app
 from assistant.web.auth import Logins, TooManyGuesses, safe_next
+from assistant.web.chat_page import ChatPage
 from assistant.web.guard import COOKIE, Throttle
-from feedback.records import Turn, User
+from feedback.records import Message, Turn, User
 from feedback.store import FeedbackStore
 
 SITE = "http://testserver"
@@ -216,6 +224,32 @@ def test_a_foreign_or_unknown_turn_and_a_wrong_body_are_one_sentence_each(
     assert bad.status_code == 400 and "The reason 'ugly' is not known" in bad.json()["error"]
 
 
+# ---- questions to the document owner ----
+
+
+def send(client: TestClient, turn_id: str, origin: str = SITE, **body: Any) -> httpx.Response:
+    return client.post(f"/api/turns/{turn_id}/question", json=body, headers={"origin": origin})
+
+
+def test_a_question_is_sent_once_and_by_its_asker_alone(
+    log_in: Callable[[str], TestClient], client: TestClient, ask: Callable[..., Turn], services: Services
+) -> None:
+    turn = ask("anna", "Who is the astronaut of Jupiter?")
+    assert send(client, turn.id).status_code == 401
+    assert "was not given to 'ben'" in send(log_in("ben"), turn.id).json()["error"]
+    anna = log_in("anna")
+    assert send(anna, turn.id, "http://evil.example").status_code == 403
+    assert "to is wrong" in send(anna, turn.id, to="ada").json()["error"]
+    assert "at most 2,000 are kept" in send(anna, turn.id, note="x" * 2001).json()["error"]
+    assert send(anna, "nonsense").status_code == 404
+    assert services.store.open_questions() == []
+    first = send(anna, turn.id, note="For Monday.").json()
+    assert first["sent"].startswith("Sent on ") and first["note"] == "For Monday."
+    assert send(anna, turn.id, note="again").json() == first
+    (sent,) = services.store.open_questions()
+    assert (sent.turn_id, sent.user_name, sent.note) == (turn.id, "anna", "For Monday.")
+
+
 # ---- documents ----
 
 
@@ -242,9 +276,44 @@ def test_a_page_that_changed_says_so_and_a_missing_one_too(
     (folder / "parking.md").write_text("# Parking\n\nThe garage is closed.\n", encoding="utf-8")
     services.library.add_folder(folder)
     page = client.get(address, headers=HTML).text
-    assert "has changed since the answer" in page and 'id="passage"' not in page
+    assert "it has changed since" in page and "06:30" in page and 'id="passage"' in page, "the page as the answer saw it"
+    newest = html.unescape(re.findall(r'<a href="([^"]*)">Open it as it is now', page)[0])
+    assert "The garage is closed." in client.get(newest, headers=HTML).text
+    services.library.store.remove(["parking.md"])
+    services.library.add_folder(folder)
+    page = client.get(address, headers=HTML).text
+    assert "so the passage is not marked" in page and 'id="passage"' not in page, "that version is gone"
     assert client.get("/documents/no/such.md", headers=HTML).status_code == 404
     assert client.get("/documents/..%2f..%2fnightschool.toml", headers=HTML).status_code == 404
+
+
+def test_a_passage_is_marked_at_its_place_also_where_its_text_stands_twice_or_reads_differently() -> None:
+    from assistant.web.document_view import render_page
+
+    text = "# Prices\n\nAsk the desk.\n\n## Rooms\n\nAsk the desk.\n\n| What | Price |\n| --- | --- |\n| Room | 9 |\n"
+
+    def marked(passage: str, place: tuple[int, int]) -> list[str]:
+        body, found = render_page(text, passage=passage, place=place)
+        pieces = re.findall(r'<(?:p|tr) (?:[^>]*)class="passage"[^>]*>(.*?)</(?:p|tr)>', body, re.DOTALL)
+        assert found == bool(pieces)
+        return [" ".join(re.sub("<[^>]*>", " ", piece).split()) for piece in pieces]
+
+    second = text.rindex("Ask the desk.")
+    assert marked("Ask the desk.", (second, second + 13)) == ["Ask the desk."]
+    assert (
+        text.index("Ask") < second and 'id="passage"' in render_page(text, passage="Ask the desk.", place=(second, second + 1))[0]
+    )
+    row = text.index("| Room")
+    assert marked("| Room | 9 |", (0, 0)) == marked("Room: 9", (row, row + 12)) == ["Room 9"]
+    assert marked("Room: 9", (0, 0)) == [] == marked("Room: 9", (row, 10_000))
+
+
+def test_the_pages_of_a_document_are_numbered() -> None:
+    from assistant.web.document_view import render_page
+
+    text = "one\n\ntwo\n\n- three\n- four\n"
+    body, _ = render_page(text, pages=(0, text.index("two"), text.index("- three")), page_word="Slide")
+    assert re.findall("Slide \\d|one|two|three", body) == ["Slide 1", "one", "Slide 2", "two", "Slide 3", "three"]
 
 
 def test_html_in_a_page_is_shown_and_not_run() -> None:
@@ -290,7 +359,7 @@ def test_a_question_asked_through_gradio_is_stored_with_its_switch(
     live: tuple[httpx.Client, str, User], services: Services
 ) -> None:
     client, base, user = live
-    events = stream(client, base, 1, ["What may a room in London cost?", True, None], "s1")
+    events = stream(client, base, 1, ["What may a room in London cost?", True, "", None], "s1")
     assert events[-1]["success"], events[-1]
     (conversation,) = services.store.conversations(user.id, 5)
     (turn,) = services.store.turns(conversation.id)
@@ -303,14 +372,14 @@ def test_a_question_that_cannot_be_asked_is_one_sentence_and_goes_back_into_its_
 ) -> None:
     client, base, user = live
     for question, sentence in (("   ", "The question is empty"), ("x" * 10_000, "10,000 characters")):
-        last = stream(client, base, 1, [question, False, None], "s2")[-1]
+        last = stream(client, base, 1, [question, False, "", None], "s2")[-1]
         assert sentence in json.dumps(last["output"]) and question in last["output"]["data"]
     assert services.store.conversations(user.id, 5) == []
 
 
 def test_a_closed_page_stops_the_answer_and_keeps_the_part(live: tuple[httpx.Client, str, User], services: Services) -> None:
     client, base, user = live
-    body = {"data": ["slowly: room in London cost", False, None], "fn_index": 1, "session_hash": "s3"}
+    body = {"data": ["slowly: room in London cost", False, "", None], "fn_index": 1, "session_hash": "s3"}
     client.post(f"{base}/gradio_api/queue/join", json=body, headers={"origin": base}).raise_for_status()
     with client.stream("GET", f"{base}/gradio_api/queue/data", params={"session_hash": "s3"}) as reply:
         pieces = (line for line in reply.iter_lines() if '"process_generating"' in line)
@@ -335,6 +404,76 @@ def test_a_full_queue_is_one_sentence(
     next(busy)
     with serve(create_app(services)) as base, httpx.Client(timeout=30) as client:
         client.post(f"{base}/login", data={"name": "anna", "password": passwords["anna"]}, headers={"origin": base})
-        last = stream(client, base, 1, ["room in London", False, None], "s4")[-1]
+        last = stream(client, base, 1, ["room in London", False, "", None], "s4")[-1]
     busy.close()  # type: ignore[attr-defined]
     assert "1 question is waiting already" in json.dumps(last["output"])
+
+
+class Looking:
+    """An engine that looks something up before it answers, as an agent's model does."""
+
+    name = "looking 1"
+    script = (
+        '<tool_call>{"name": "search_documentation", "arguments": {"query": "VPN idle"}}</tool_call>',
+        "After 8 hours [2].",
+    )
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def stream(self, request: ChatRequest, adapter: LoadedAdapter) -> Iterator[Delta]:
+        self.asked += 1
+        for word in re.findall(r"\S+\s*", self.script[self.asked - 1]):
+            time.sleep(0.06)
+            yield Delta(text=word)
+        yield Delta(text="", finish_reason="stop", prompt_tokens=1, completion_tokens=1)
+
+    def count_tokens(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
+        return sum(len(message.content.split()) for message in messages)
+
+
+def test_what_an_agent_looks_up_is_shown_while_it_happens_and_stays(services: Services) -> None:
+    import gradio as gr
+    from starlette.requests import Request
+
+    engine: Any = Looking()
+    chat = Chat(
+        store=services.store,
+        prompts=services.prompts,
+        engine=engine,
+        pool=services.pool,
+        base_model="reader",
+        base_hash="0" * 64,
+        max_tokens=96,
+        queue=2,
+        agent=Agent(services.library, engine, limits=PromptLimits(tokens=1200, passages=1, following=0), max_tokens=96),
+    )
+    user = services.store.add_user("looker", "long enough", "employee")
+    request = gr.Request(Request({"type": "http", "headers": [], "state": {"user": user}}))
+    page = ChatPage(replace(services, chat=chat))
+    line = "Searched the documents for &#x27;VPN idle&#x27;: 1 passage"
+    seen = [json.dumps(shown[0][-1]) for shown in page.ask("What of a room in London?", False, "main", "", request) if shown[0]]
+    with_step = [message for message in seen if line in message]
+    assert line not in seen[0] and "Thinking" in with_step[0], "the step is there before the answer is"
+    assert '"After' in with_step[1] and "passage=2#passage" in with_step[-1] and "ns-rating" in with_step[-1]
+    conversation = services.store.conversations(user.id, 1)[0].id
+    assert services.store.turns(conversation)[0].asked.collection == "main"
+    chatbot = page.open(request)[1]
+    assert line in json.dumps(chatbot.value), "also after a reload"
+
+
+def test_a_choice_of_collection_is_offered_where_there_is_one_and_obeyed(own: Services, tmp_path: Path) -> None:
+    import gradio as gr
+    from starlette.requests import Request
+
+    request = gr.Request(Request({"type": "http", "headers": [], "state": {"user": own.store.user_by_name("anna")}}))
+    page = ChatPage(own)
+    assert page.open(request)[-1]["visible"] is False
+    (tmp_path / "hr").mkdir()
+    (tmp_path / "hr" / "rooms.md").write_text("# Rooms\n\nHR pays a room in London up to 180 a night.\n", encoding="utf-8")
+    own.library.add_folder(tmp_path / "hr", collection="hr")
+    offered = page.open(request)[-1]
+    assert offered["visible"] and offered["choices"] == [("All documents", ""), ("hr", "hr"), ("main", "main")]
+    last = list(page.ask("What may a room in London cost?", False, "hr", "", request))[-1]
+    assert "180 a night" in last[0][-1]["content"][0] and "Searched in hr" in json.dumps(last[0])
+    assert page.open(request)[-1]["value"] == "hr", "the choice stays"

@@ -152,6 +152,17 @@ def test_a_second_night_and_a_cancel_without_one_are_one_sentence_each(admin: tu
     own.ledger.finish(run.id, "cancelled", None, "Cancelled by ada.")
 
 
+def test_a_night_that_examines_says_how_far_it_is(admin: tuple[Any, Any], own: Services) -> None:
+    page, request = admin
+    run = own.ledger.start("", "ada")
+    own.ledger.advance(run.id, "examining")
+    assert "answers" not in page.live(request)[1]
+    (own.ledger.folder(run.id) / "examination.progress").write_text('{"done": 12', encoding="utf-8")
+    assert "is examining" in page.live(request)[1], "a line that is being written is no fault"
+    (own.ledger.folder(run.id) / "examination.progress").write_text('{"done": 12, "total": 90}', encoding="utf-8")
+    assert "12 of 90 answers" in page.live(request)[1]
+
+
 def test_without_ratings_there_is_a_sentence_and_no_empty_plot(admin: tuple[Any, Any]) -> None:
     page, request = admin
     title, ratings = page.open(request)[7:9]

@@ -5,17 +5,30 @@ from __future__ import annotations
 import html
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from assistant.web.messages import answer_markdown, plain, turn_messages, waiting_message
-from feedback.records import Answer, Feedback, FinishReason, Message, NewTurn, Passage, Turn
+from assistant.grounding import check, sentences
+from assistant.web.answer_text import answer_markdown, plain
+from assistant.web.messages import turn_messages, waiting_message, writing_message
+from feedback.records import Answer, Feedback, FinishReason, Message, NewTurn, OpenQuestion, Passage, SentenceCheck, Step, Turn
+from feedback.wording import REFUSAL
 
 
-def passage(number: int, title: str = "Hotels > London", text: str = "A room may cost €140.") -> Passage:
+def passage(number: int, title: str = "Hotels > London", text: str = "A room may cost €140.", **more: Any) -> Passage:
     return Passage(
-        number=number, document="travel/hotel s.md", document_version=1, chunk_id=number, title=title, text=text, score=0.9
+        **{
+            "number": number,
+            "document": "travel/hotel s.md",
+            "document_version": 1,
+            "chunk_id": number,
+            "title": title,
+            "text": text,
+            "score": 0.9,
+            **more,
+        }
     )
 
 
@@ -34,8 +47,18 @@ def turn(
         engine="e",
         sampling={},
         history=False,
+        searched=more.get("searched", ""),
+        collection=more.get("collection", ""),
     )
-    return Turn(id="t1", asked=new, answer=Answer(text=text, finish_reason=reason, total_s=2.04, error="Boom"), created_at="")
+    answer = Answer(
+        text=text,
+        finish_reason=reason,
+        total_s=2.04,
+        error="Boom",
+        checks=more.get("checks", ()),
+        steps=more.get("steps", ()),
+    )
+    return Turn(id="t1", asked=new, answer=answer, created_at="")
 
 
 def under(shown: Turn, feedback: Feedback | None = None, **more: Any) -> str:
@@ -170,3 +193,119 @@ def test_a_turn_without_an_answer_says_that_it_is_being_written() -> None:
 def test_waiting_names_the_pages_that_are_read() -> None:
     shown = waiting_message([passage(1, "Hotels > A"), passage(2, "Hotels > B"), passage(3, "Flights")])["content"]
     assert shown == "*Reading Hotels, Flights …*"
+
+
+# ---- sentences without support ----
+
+
+def doubted(text: str) -> tuple[SentenceCheck, ...]:
+    """Every sentence of a text, as one that no passage supports."""
+    return tuple(SentenceCheck(start=start, end=end, cited=(), support=0.0, supported=False) for start, end in sentences(text))
+
+
+def rendered(text: str, checks: tuple[SentenceCheck, ...]) -> str:
+    from markdown_it import MarkdownIt
+
+    shown = answer_markdown(text, turn_id="t1", passages=[passage(1)], checks=checks)
+    return str(MarkdownIt("commonmark").enable("table").render(shown))
+
+
+def test_a_sentence_without_support_is_marked_for_eyes_and_ears_and_the_others_are_not() -> None:
+    text = "A room may cost €140 [1]. Dogs pay $9 a night [1]."
+    passages = (passage(1),)
+    shown = turn(text, passages=passages, checks=check(text, passages, "What does a room cost?"))
+    markdown, block = turn_messages(shown, None, block=str)[-1]["content"]
+    marked = re.findall(r'<span class="ns-unsupported">(.*?)</span><span class="ns-spoken"> \(not found', markdown)
+    assert marked == ["Dogs pay $9 a night [\\[1\\]](/documents/travel/hotel%20s.md?turn=t1&passage=1#passage)."]
+    assert markdown.count("](/documents/") == 2 and "Marked sentences were not found in the sources" in block
+
+
+@pytest.mark.parametrize(
+    ("text", "structure"),
+    [
+        ("- one thing [1]\n- another", ["<ul>", "<li>", "<a "]),
+        ("1. one thing\n2. another", ["<ol>", "<li>"]),
+        ("## A heading\n\n> a quote", ["<h2>", "<blockquote>"]),
+        ("**Bold words** end. *Both ends*", ["<strong>Bold words</strong>", "<em>Both ends</em>"]),
+        ("| What | Price |\n| --- | --- |\n| Room | 9 [1] |", ["<table>", "<th>", "<td>", "<a "]),
+        ("Run this:\n\n```sh\nls -l *_x_*\n```\n", ['<pre class="ns-unsupported"><code>ls']),
+        ("See [a. Site](http://evil. Now) there", ["See a. Site"]),
+    ],
+)
+def test_marks_leave_the_markdown_of_an_answer_whole(text: str, structure: list[str]) -> None:
+    bare, marked = rendered(text, ()), rendered(text, doubted(text))
+    assert "ns-unsupported" in marked
+    assert [part for part in structure if part not in re.sub('<span class="ns-unsupported">|</?span[^>]*>', "", marked)] == []
+    without = re.sub(r'<span class="ns-spoken">[^<]*</span>|</?span[^>]*>| class="ns-unsupported"', "", marked)
+    assert without == bare, "nothing else changed"
+    assert marked.count("<span") == marked.count("</span>")
+
+
+def test_a_refusal_is_never_marked_and_private_characters_are_no_marks() -> None:
+    assert "ns-unsupported" not in rendered(REFUSAL, doubted(REFUSAL))
+    assert "ns-unsupported" not in under(turn(REFUSAL, checks=doubted(REFUSAL)))
+    assert "<span" not in answer_markdown("a \ue000b\ue001", turn_id="t1", passages=[])
+
+
+# ---- refusals ----
+
+
+def test_a_refusal_says_whether_a_model_was_asked_and_offers_to_send_the_question() -> None:
+    not_asked = under(turn(REFUSAL, reason="refused", asked=False))
+    taken_back = under(turn(REFUSAL, reason="refused"))
+    own = under(turn(REFUSAL))
+    assert "the model was not asked" in not_asked
+    assert "did not support what the model wrote" in taken_back and "not asked" not in taken_back
+    assert "ns-note" not in own, "the model said it itself"
+    for block in (not_asked, taken_back, own):
+        assert "<ns-question" in block and "Closest pages" in block and "ns-is-cited" not in block
+        assert block.count("<blockquote>") == 1, "a page stands there once"
+    assert "<ns-question" not in under(turn()) and "<ns-question" not in under(turn("", reason="failed"))
+
+
+def test_a_question_that_was_sent_says_when_and_what_came_of_it() -> None:
+    sent = OpenQuestion(
+        turn_id="t1", user_id="u", user_name="anna", question="?", note="<now>", closest=(), sent_at="2026-11-22T06:00:00+00:00"
+    )
+
+    def told(question: OpenQuestion | None) -> dict[str, str]:
+        found = re.search(r'<ns-question data-turn="t1" data-state="([^"]*)"', under(turn(REFUSAL), sent=question))
+        assert found
+        loaded: dict[str, str] = json.loads(html.unescape(found[1]))
+        return loaded
+
+    assert told(None)["sent"] == ""
+    assert told(sent)["sent"].startswith("Sent on 22 Nov 2026") and told(sent)["closed"] == "" and told(sent)["note"] == "<now>"
+    closed = replace(sent, closed_at="2026-11-23T06:00:00+00:00", closed_by="ada", resolution="See page 3.")
+    assert told(closed)["closed"].startswith("ada closed it on 23 Nov 2026") and told(closed)["closed"].endswith(": See page 3.")
+
+
+# ---- where passages come from ----
+
+
+def test_a_source_names_its_page_and_a_collection_that_is_not_the_main_one() -> None:
+    passages = (passage(1, page=3), passage(2, document="sales.xlsx", page=2, collection="hr & co"), passage(3))
+    places = re.findall('<span class="ns-place">(.*?)</span>', under(turn(passages=passages)))
+    assert places == ["page 3", "sheet 2, hr &amp; co"]
+
+
+def test_what_was_searched_is_said_when_it_is_not_the_question_itself() -> None:
+    assert "Searched: room &lt;b&gt; in London" in under(turn(searched="room <b> in London"))
+    assert "Searched in hr</p>" in under(turn(collection="hr"))
+    assert "Searched" not in under(turn(searched="How much?", question="How much?"))
+
+
+def test_the_steps_of_an_agent_stand_above_the_answer_and_its_passages_are_sources() -> None:
+    steps = (
+        Step(name="thought", result="First <the> rules."),
+        Step(name="search_documentation", arguments={"query": "hotel <x>"}, passages=(passage(3), passage(4))),
+        Step(name="read_document", arguments={"name": "a.md", "start": 0}, result="There is no document 'a.md'."),
+    )
+    shown = turn("Three weeks [3].", steps=steps, passages=(passage(1),))
+    above, markdown, block = turn_messages(shown, None, block=str)[-1]["content"]
+    assert above.count("<details>") == 3 and "First &lt;the&gt; rules." in above
+    assert "Searched the documents for &#x27;hotel &lt;x&gt;&#x27;: 2 passages" in above
+    assert "Read &#x27;a.md&#x27;: 0 passages" in above and "There is no document" in above
+    assert "passage=3#passage" in markdown and block.count("<blockquote>") == 3
+    live = writing_message("", turn_id="t1", passages=(), steps=steps[:2], block=str)["content"]
+    assert live[0].count("<details>") == 2 and "Thinking" in live[1]

@@ -6,12 +6,15 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from assistant.grounding import check
 from assistant.services import Services
+from feedback.records import Answer, Message, Passage
 
 pytestmark = pytest.mark.browser
 
@@ -239,3 +242,96 @@ def test_the_chat_can_be_used_with_the_keyboard_alone(open_page: Callable[..., A
     page.keyboard.press("Escape")
     page.locator("ns-rating form").wait_for(state="detached")
     assert "ns-edit" in page.evaluate("document.activeElement.className"), "closing gives the focus back"
+
+
+def test_a_question_without_an_answer_goes_to_the_document_owner_and_comes_back_answered(
+    open_page: Callable[..., Any], services: Services
+) -> None:
+    page = open_page("anna")
+    page.get_by_role("button", name="New conversation").click()
+    ask(page, "Which lift goes to the moon hotel?")
+    page.get_by_text("Closest pages").wait_for()
+    opener = page.get_by_role("button", name="Send this question to the document owner")
+    opener.focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.tagName") == "TEXTAREA", "the form that opens has the focus"
+    page.keyboard.press("Escape")
+    assert "ns-open" in page.evaluate("document.activeElement.className"), "closing gives the focus back"
+    opener.click()
+    page.get_by_label("Note to the document owner").fill("My flight is on Monday.")
+    page.get_by_role("button", name="Send the question").click()
+    page.get_by_text("Sent on").wait_for()
+    page.reload()
+    page.get_by_text("Your note: My flight is on Monday.").wait_for()
+    assert opener.count() == 0 and page.get_by_text("Sent on").count() == 1
+
+    admin = open_page("ada", "/admin")
+    admin.get_by_text("My flight is on Monday.").wait_for()
+    with admin.context.expect_page() as opened:
+        admin.locator(".ns-questions a").first.click()
+    assert opened.value.locator("#passage").count() == 1, "the admin sees the page that came closest"
+    admin.get_by_label("What came of it").fill("See the page Space.")
+    admin.get_by_role("button", name="Close the question").click()
+    admin.get_by_text("Closed. anna reads this").wait_for()
+    admin.get_by_text("None. When the documents do not answer").wait_for()
+    page.reload()
+    page.get_by_text(": See the page Space.").wait_for()
+
+
+def test_a_document_is_uploaded_asked_about_in_its_collection_and_removed(
+    open_page: Callable[..., Any], services: Services, tmp_path: Path
+) -> None:
+    (tmp_path / "nurse.csv").write_text("What,Extension\nNurse,2290\nFire,2299\n", encoding="utf-8")
+    (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.4 nothing")
+    admin = open_page("ada", "/admin")
+    admin.get_by_label("Collection", exact=True).fill("health")
+    admin.keyboard.press("Enter")
+    admin.locator("#ns-files input[type=file]").set_input_files([tmp_path / "nurse.csv", tmp_path / "broken.pdf"])
+    admin.locator("#ns-files").get_by_text(".pdf").wait_for()
+    admin.get_by_role("button", name="Add the files").click()
+    admin.get_by_role("alert").get_by_text("broken.pdf").wait_for()
+    assert "1 added." in admin.locator("#ns-report").inner_text()
+    admin.locator(".ns-table").get_by_text("health").wait_for()
+
+    page = open_page("ben")
+    page.get_by_role("button", name="New conversation").click()
+    page.get_by_label("Answer from").click()
+    page.get_by_role("option", name="health").click()
+    ask(page, "On which extension is the nurse?")
+    page.get_by_text("Searched in health").wait_for()
+    page.locator(".ns-sources summary").first.click()
+    with page.context.expect_page() as opened:
+        page.locator(".ns-sources a").first.click()
+    marked = opened.value.locator("#passage")
+    assert "in the collection health" in opened.value.locator("header").inner_text() and marked.is_visible()
+    assert marked.evaluate("it => it.getBoundingClientRect().top < innerHeight")
+
+    admin.get_by_label("Document to remove").click()
+    admin.get_by_role("option", name="health: nurse.csv").click()
+    admin.get_by_role("button", name="Remove ...").click()
+    admin.get_by_role("button", name="Yes, remove it").click()
+    admin.get_by_text("nurse.csv is removed").wait_for()
+    assert services.library.store.paths("health") == []
+
+
+def test_a_sentence_without_support_is_marked_and_told_to_those_who_listen(
+    open_page: Callable[..., Any], services: Services
+) -> None:
+    user = services.store.user_by_name("anna")
+    before = services.store.turns(services.store.conversations(user.id, 1)[0].id)[-1].asked
+    passage = Passage(
+        number=1, document="travel/hotels.md", document_version=1, chunk_id=1, title="Hotels", text="Rooms cost €140.", score=1.0
+    )
+    place = services.store.start_conversation(user.id, history=False)
+    asked = replace(before, conversation_id=place, passages=(passage,), messages=(Message(role="user", content="?"),))
+    text = "- Rooms cost €140 [1].\n- **Dogs** pay $9 [1].\n"
+    answer = Answer(text=text, finish_reason="stop", checks=check(text, (passage,), "What do rooms cost?"))
+    services.store.finish_turn(services.store.begin_turn(asked), answer)
+    page = open_page("anna")
+    marked = page.locator(".ns-unsupported")
+    marked.wait_for()
+    assert marked.inner_text() == "Dogs pay $9 [1]." and page.locator("#ns-chat li strong").inner_text() == "Dogs"
+    assert "dotted" in marked.evaluate("it => getComputedStyle(it).textDecorationStyle")
+    assert page.locator(".ns-spoken").evaluate("it => it.offsetWidth") <= 1
+    assert "(not found in the sources)" in page.get_by_role("log").aria_snapshot()
+    assert page.get_by_text("Marked sentences were not found in the sources").is_visible()

@@ -1,22 +1,12 @@
 // <ns-rating data-turn="ID" data-state="JSON">: thumbs, reasons, a comment and a correction under one answer.
 // The chat redraws its messages; what is open or half written lives here by turn, and survives that.
 (() => {
+  const { make, post } = nightschool;
   const REASONS = /*REASONS*/[]/*REASONS*/;
   const kept = new Map(); // turn id -> {saved, draft, open, status, failed}
 
   const UP = '<path d="M7 11v9H4a1 1 0 0 1-1-1v-7a1 1 0 0 1 1-1h3zm0 0 4-8a2.5 2.5 0 0 1 2.4 3.2L12.6 9H19a2 2 0 0 1 2 2.4l-1.4 7a2 2 0 0 1-2 1.6H7"/>';
   const DOWN = '<g transform="rotate(180 12 12)">' + UP + '</g>';
-
-  function make(tag, attributes = {}, ...children) {
-    const node = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) {
-      if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-      else if (value === true) node.setAttribute(name, "");
-      else if (value !== false && value != null) node.setAttribute(name, value);
-    }
-    node.append(...children.filter((child) => child != null));
-    return node;
-  }
 
   function icon(paths) {
     const span = make("span", { class: "ns-icon", "aria-hidden": "true" });
@@ -54,16 +44,11 @@
       now.busy = true; now.status = "Saving…"; now.failed = false;
       this.say();
       try {
-        const response = await fetch("/api/turns/" + encodeURIComponent(this.turn) + "/rating", {
-          method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
-        });
-        const reply = await response.json().catch(() => ({}));
-        if (!response.ok) throw new Error(reply.error || "This could not be saved (error " + response.status + "): try again.");
-        now.saved = { ...now.saved, ...reply };
+        now.saved = { ...now.saved, ...(await post("/api/turns/" + encodeURIComponent(this.turn) + "/rating", body)) };
         now.status = done;
       } catch (error) {
         now.failed = true;
-        now.status = error instanceof TypeError ? "The server cannot be reached: nothing was saved, try again in a moment." : error.message;
+        now.status = error.message;
       }
       now.busy = false;
       return !now.failed;
@@ -169,14 +154,4 @@
   }
 
   if (!customElements.get("ns-rating")) customElements.define("ns-rating", Rating);
-
-  // A login that has ended shows on the next request: say so, and keep what is typed on the page.
-  const asked = window.fetch;
-  window.fetch = async (...request) => {
-    const response = await asked(...request);
-    if (response.status === 401 && !document.getElementById("ns-ended"))
-      document.body.prepend(make("p", { id: "ns-ended", role: "alert" }, "Your login has ended. ", make("a", { href: "/login", target: "_blank" }, "Log in again"), ", then repeat what you did."));
-    else if (response.ok && response.status === 200) document.getElementById("ns-ended")?.remove();
-    return response;
-  };
 })();
