@@ -50,6 +50,11 @@ class Home:
         return self.root / "adapters"
 
     @property
+    def uploads(self) -> Path:
+        """Files that admins uploaded, a folder a collection."""
+        return self.root / "uploads"
+
+    @property
     def runs(self) -> Path:
         """Run folders of the nights."""
         return self.root / "runs"

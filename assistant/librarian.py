@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 from assistant.documents.intake import AddReport
@@ -22,6 +23,8 @@ class Librarian:
         self._minutes = minutes
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="librarian")
+        self._seen = -1  # the generation of the store that is encoded
+        self._failures: dict[str, str] = {}
         self.last_report: AddReport | None = None
 
     def __enter__(self) -> Librarian:
@@ -36,21 +39,33 @@ class Librarian:
         said = self._library.warm()
         if said:
             _log.warning("%s", said)
-        seen = -1
         since_look = 0.0
         while True:
-            try:
-                generation = self._library.store.generation()
-                if generation != seen:
-                    self._library.index(stopped=self._stop.is_set)
-                    seen = self._library.store.generation()
-                if self._minutes and since_look >= self._minutes * 60:
-                    since_look = 0.0
-                    self.last_report = self._library.refresh()
-                    for sentence in self.last_report.unread:
-                        _log.info("%s", sentence)
-            except Exception as error:  # the outer edge of the thread: what fails now is tried again
-                _log.warning("The documents could not be looked at (%s): it is tried again.", error)
+            self._attempt(self._encode, "encoded")
+            if self._minutes and since_look >= self._minutes * 60:
+                since_look = 0.0
+                self._attempt(self._look, "looked at")
             if self._stop.wait(POLL_SECONDS):
                 return
             since_look += POLL_SECONDS
+
+    def _encode(self) -> None:
+        generation = self._library.store.generation()
+        if generation != self._seen:
+            self._library.index(stopped=self._stop.is_set)
+            self._seen = generation  # not what it is by now: what was added meanwhile is encoded in the next round
+
+    def _look(self) -> None:
+        self.last_report = self._library.refresh()
+        for sentence in self.last_report.unread:
+            _log.info("%s", sentence)
+
+    def _attempt(self, work: Callable[[], None], said: str) -> None:
+        try:
+            work()
+        except Exception as error:  # the outer edge of the thread: what fails now is tried again
+            if self._failures.get(said) != str(error):  # once, not in each round
+                _log.warning("The documents could not be %s (%s): it is tried again.", said, error)
+            self._failures[said] = str(error)
+        else:
+            self._failures.pop(said, None)

@@ -60,14 +60,14 @@ class Library:
 
         Raises DocumentError for a missing folder.
         """
+        if not folder.expanduser().is_dir():
+            raise DocumentError(f"There is no documents folder {folder}: set documents.folder to one that holds documents.")
         root = str(folder.expanduser().resolve())
         for before in self.store.watched():
             if before.by_setting and before.root != root:
                 gone = [name for name, known in self.store.known(before.collection).items() if known.root == before.root]
                 self.store.remove(gone, collection=before.collection)
                 self.store.unwatch(before.root)
-        if not folder.expanduser().is_dir():
-            raise DocumentError(f"There is no documents folder {folder}: set documents.folder to one that holds documents.")
         self.store.watch(WatchedFolder(root=root, by_setting=True))
         return self.add([root])
 

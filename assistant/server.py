@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import uvicorn
 from fastapi import FastAPI
@@ -77,6 +78,8 @@ def set_up(services: Services) -> list[str]:
             said.append(f"{error} What was indexed before is still served.")
         else:
             said.extend(report.unread)
+    for folder in sorted(services.home.uploads.glob("*/")):  # documents.db may have been built anew
+        said.extend(services.library.add([folder], collection=unquote(folder.name)).unread)
     waiting = services.library.waiting()
     if waiting:
         said.append(f"{waiting:,} passages are being encoded; until then they are found by their words alone.")

@@ -58,6 +58,11 @@ class OpenQuestionStore(StorePart):
         )
         return [_from_row(row) for row in rows]
 
+    def sent_questions(self, user_id: str) -> dict[str, OpenQuestion]:
+        """Return what a user sent to the document owner, open and closed, by turn."""
+        rows = self._connections.db.query(f"{_SELECT} WHERE open_questions.user_id = ?", [user_id])
+        return {row["turn_id"]: _from_row(row) for row in rows}
+
     def close_question(self, turn_id: str, by: str, resolution: str) -> OpenQuestion:
         """Close a question, saying what came of it; `by` is the admin's name. The audit remembers who closed which.
 

@@ -53,7 +53,8 @@ def add(
 
     A file is known by its hash, so one that did not change is not converted; each of the others is a transaction of its own,
     so a second call goes on where the first was ended. Of a file that cannot be read now, what was indexed before stays. A
-    folder's documents whose files are gone are removed. `under` is put before the names. Raises DocumentError for a bad `under`.
+    folder's documents whose files are gone are removed, unless it is altogether empty. `under` is put before the names. Raises
+    DocumentError for a bad `under`.
     """
     prefix = _prefix(under)
     found = find_files(paths)
@@ -71,6 +72,13 @@ def add(
         if progress:
             progress(done, len(found.sources), name)
     gone = [name for name, document in known.items() if name not in taken and _is_gone(found, document.root, name, prefix)]
+    kept = Counter(known[name].root for name in gone if _is_empty(known[name].root))
+    unread += [
+        f"{root} is empty now, as the folder of a disk that is not there would be: the {count} documents that it held are kept; "
+        "`nightschool documents remove` removes them."
+        for root, count in kept.items()
+    ]
+    gone = [name for name in gone if known[name].root not in kept]
     removed = store.remove(gone, collection=collection) if gone else 0
     return AddReport(
         added=counts["added"], changed=counts["changed"], unchanged=counts["unchanged"], removed=removed, unread=tuple(unread)
@@ -92,10 +100,11 @@ def _take(taken: dict[str, Source], name: str, source: Source) -> None:
 
 def _put(store: DocumentStore, reader: Reader, source: Source, known: Mapping[str, Known], *, collection: str, name: str) -> str:
     before = known.get(name)
-    if before and before.sha256 == reader.digest(source.file, name=name):
+    adopted = before and source.root and not before.root  # it was added by itself, or before folders were known
+    if before and not adopted and before.sha256 == reader.digest(source.file, name=name):
         return "unchanged"
     page = reader.read(source.file, name=name)
-    return store.put(
+    done = store.put(
         collection=collection,
         name=name,
         root=str(source.root or ""),
@@ -103,6 +112,7 @@ def _put(store: DocumentStore, reader: Reader, source: Source, known: Mapping[st
         pages=page.pages,
         sha256=page.sha256,
     )
+    return "unchanged" if before and before.sha256 == page.sha256 else done
 
 
 def _is_gone(found: Found, root: str, name: str, prefix: str) -> bool:
@@ -115,6 +125,13 @@ def _is_gone(found: Found, root: str, name: str, prefix: str) -> bool:
         blocked_root == folder and (below == blocked or ((blocked.endswith("/") or not blocked) and below.startswith(blocked)))
         for blocked_root, blocked in found.blocked
     )
+
+
+def _is_empty(folder: str) -> bool:
+    try:
+        return not any(Path(folder).iterdir())
+    except OSError:  # it went away since
+        return True
 
 
 def save_upload(folder: Path, name: str, data: Path, *, max_bytes: int = ReadLimits.max_bytes) -> Path:

@@ -96,7 +96,7 @@ class DocumentStore:
             row = db.execute(
                 "select id, version, root, sha256 from documents where collection = ? and name = ?", [collection, name]
             ).fetchone()
-            if row and row[2] and root and row[2] != root and (Path(row[2]) / name).exists():
+            if row and row[2] and root and row[2] != root and _is_below(row[2], name):
                 raise DocumentError(
                     f"{name} is in the collection {collection!r} already, from {row[2]}: add this one with --under FOLDER, "
                     "or to another --collection."
@@ -127,18 +127,27 @@ class DocumentStore:
     def recut(self) -> int:
         """Cut the documents anew that were cut in another way, from their kept text; returns how many there were."""
         rows = self.connections.db.execute(
-            "select d.id, d.name, v.text, v.pages from documents d "
-            "join versions v on v.document_id = d.id and v.version = d.version where d.chunking <> ?",
-            [self._chunking],
+            "select id, name, version from documents where chunking <> ?", [self._chunking]
         ).fetchall()
-        for document_id, name, text, pages in rows:
-            chunks = self._split(text, fallback_title=Path(name).stem, pages=json.loads(pages))
-            with self.connections.write() as db:
-                db.execute("delete from chunks where document_id = ?", [document_id])
-                _insert_chunks(db, document_id, chunks)
-                db.execute("update documents set chunking = ? where id = ?", [self._chunking, document_id])
-                _changed(db)
-        return len(rows)
+        return sum(self._recut(*row) for row in rows)
+
+    def _recut(self, document_id: int, name: str, version: int) -> bool:
+        """Cut one document anew, unless another process has changed or removed it meanwhile."""
+        row = self.connections.db.execute(
+            "select text, pages from versions where document_id = ? and version = ?", [document_id, version]
+        ).fetchone()
+        if row is None:
+            return False
+        chunks = self._split(row[0], fallback_title=Path(name).stem, pages=json.loads(row[1]))
+        with self.connections.write() as db:
+            still = db.execute("select 1 from documents where id = ? and version = ?", [document_id, version]).fetchone()
+            if still is None:
+                return False
+            db.execute("delete from chunks where document_id = ?", [document_id])
+            _insert_chunks(db, document_id, chunks)
+            db.execute("update documents set chunking = ? where id = ?", [self._chunking, document_id])
+            _changed(db)
+        return True
 
     def remove(self, names: Iterable[str], *, collection: str = MAIN) -> int:
         """Remove documents with all their versions from the index at once; returns how many there were."""
@@ -235,6 +244,11 @@ class DocumentStore:
         """Return a number that grows with every change of what a search can see."""
         return int(self.connections.db.execute("select value from state where key = 'generation'").fetchone()[0])
 
+    def size(self) -> int:
+        """Return the size of the index on disk, in bytes."""
+        pages, page_size = (self.connections.db.execute(f"pragma {name}").fetchone()[0] for name in ("page_count", "page_size"))
+        return int(pages) * int(page_size)
+
     def index_hash(self) -> str:
         """Return a hash of everything that a search can see."""
         digest = hashlib.sha256()
@@ -247,6 +261,15 @@ class DocumentStore:
             repr(self.connections.db.execute("select encoder, count(*) from vectors group by encoder").fetchall()).encode()
         )
         return digest.hexdigest()
+
+
+def _is_below(root: str, name: str) -> bool:
+    """Say whether a folder still holds the file of a document; what `--under` put before its name is not in the folder."""
+    parts = name.split("/")
+    try:
+        return any(Path(root, *parts[at:]).exists() for at in range(len(parts)))
+    except OSError:  # what is not to be seen is not gone
+        return True
 
 
 def _insert_chunks(db: Database, document_id: int, chunks: Sequence[Any]) -> None:

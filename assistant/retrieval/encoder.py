@@ -72,7 +72,8 @@ def packaged_folder() -> Path:
 def load_tokenizer(name: str) -> Any:
     """Return the tokenizer (of the tokenizers library) of an encoder in a folder, without its cutting and padding; or None.
 
-    None: there is no folder, so sizes are estimated by characters until the encoder is there.
+    None: there is no folder, so sizes are estimated by characters until the encoder is there. Raises ModelError for a damaged
+    file.
     """
     if name == NONE:
         return None
@@ -82,7 +83,10 @@ def load_tokenizer(name: str) -> Any:
     file = folder / "tokenizer.json"
     if not file.is_file():
         return None
-    tokenizer = Tokenizer.from_file(str(file))
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises no other kind
+        raise ModelError(f"The tokenizer of the encoder {name!r} ({file}) cannot be read ({error}): get it anew.") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -158,20 +162,24 @@ def _batches(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
 
 def _load(name: str, source: str) -> tuple[Any, Any, bool, int, frozenset[int]]:
     """Return (model, tokenizer, whether the first token is the vector, tokens at most, tokens that tell nothing)."""
+    from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModel.from_pretrained(source).eval()
-    except (OSError, ValueError) as error:
+        pooling = _read_json(Path(source) / "1_Pooling" / "config.json")
+        sizes = _read_json(Path(source) / "sentence_bert_config.json")
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(
             f"The encoder {name!r} cannot be loaded ({str(error).splitlines()[0]}): set documents.encoder to a Hugging Face "
             f'name or folder, to "{PACKAGED}", or to "{NONE}".'
         ) from error
-    pooling = _read_json(Path(source) / "1_Pooling" / "config.json")
-    sizes = _read_json(Path(source) / "sentence_bert_config.json")
     positions = int(getattr(model.config, "max_position_embeddings", 512))
-    most = min(int(sizes.get("max_seq_length", positions)), positions)
+    # of some models (RoBERTa) the first positions are not for tokens: their tokenizers know
+    most = min(int(sizes.get("max_seq_length", positions)), positions, int(tokenizer.model_max_length))
     return model, tokenizer, bool(pooling.get("pooling_mode_cls_token")), most, _idle_tokens(tokenizer)
 
 

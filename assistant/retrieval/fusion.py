@@ -25,15 +25,16 @@ def reciprocal_ranks(rankings: Iterable[Iterable[int]]) -> dict[int, float]:
 
 
 def evidence(words: Mapping[int, float], meaning: Mapping[int, float], candidates: Iterable[int]) -> dict[int, float]:
-    """Score candidates by BM25 and cosine together, each relative to the best one. What has neither counts 0 there."""
+    """Score candidates by BM25 and cosine together, each relative to the best one; what has no cosine, by its BM25 alone."""
     best_words = max(words.values(), default=0.0) or 1.0
     best_meaning = max(meaning.values(), default=0.0)
     best_meaning = best_meaning if best_meaning > 0 else 1.0
-    share = MEANING_SHARE if meaning else 0.0
-    return {
-        candidate: (1 - share) * words.get(candidate, 0.0) / best_words + share * meaning.get(candidate, 0.0) / best_meaning
-        for candidate in candidates
-    }
+    scores = {}
+    for candidate in candidates:
+        share = MEANING_SHARE if candidate in meaning else 0.0
+        of_words, of_meaning = words.get(candidate, 0.0) / best_words, meaning.get(candidate, 0.0) / best_meaning
+        scores[candidate] = (1 - share) * of_words + share * of_meaning
+    return scores
 
 
 def in_one_measure(*scores: Mapping[int, float]) -> dict[int, float]:

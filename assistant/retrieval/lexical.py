@@ -100,8 +100,9 @@ class LexicalIndex:
 
     def _count(self, term: str, sql: str, parameters: list[str]) -> int:
         key = (self._generation, term)
-        if key not in self._frequencies:
+        known = self._frequencies.get(key)
+        if known is None:
             if len(self._frequencies) > 20_000:
                 self._frequencies.clear()
-            self._frequencies[key] = int(self._db.execute(sql, parameters).fetchone()[0])
-        return self._frequencies[key]
+            self._frequencies[key] = known = int(self._db.execute(sql, parameters).fetchone()[0])
+        return known

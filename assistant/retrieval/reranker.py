@@ -52,15 +52,15 @@ def open_reranker(name: str) -> Reranker | None:
 def late_interaction(question: Vectors, passages: Mapping[int, bytes]) -> dict[int, float]:
     """Score passages by the mean, over the question's tokens, of the nearest token of the passage; best first.
 
-    `question` has shape (tokens, dimensions), each of length 1; a passage is the packed signs of its tokens' vectors.
+    `question` has shape (tokens, dimensions), each of length 1; a passage is the packed signs of its tokens' vectors. One
+    without telling tokens is as near as chance: 0.
     """
     width = question.shape[1]
     scores: dict[int, float] = {}
     for chunk_id, packed in passages.items():
         bits = np.unpackbits(np.frombuffer(packed, np.uint8).reshape(-1, (width + 7) // 8), axis=1, count=width)
-        if len(bits):
-            near = (bits.astype(np.float32) * 2 - 1) @ question.T / np.sqrt(width)
-            scores[chunk_id] = float(near.max(axis=0).mean())
+        near = (bits.astype(np.float32) * 2 - 1) @ question.T / np.sqrt(width)
+        scores[chunk_id] = float(near.max(axis=0).mean()) if len(bits) else 0.0
     return dict(sorted(scores.items(), key=lambda item: -item[1]))
 
 
@@ -83,25 +83,27 @@ class CrossEncoder:
         import torch
 
         model, tokenizer = self._load()
+        most = min(MAX_TOKENS, int(tokenizer.model_max_length), int(getattr(model.config, "max_position_embeddings", MAX_TOKENS)))
         scores: list[float] = []
         for begin in range(0, len(passages), BATCH):
             part = list(passages[begin : begin + BATCH])
-            given = tokenizer(
-                [question] * len(part), part, padding=True, truncation="only_second", max_length=MAX_TOKENS, return_tensors="pt"
-            )
+            given = tokenizer([question] * len(part), part, padding=True, truncation=True, max_length=most, return_tensors="pt")
             with torch.inference_mode():
                 scores.extend(model(**given).logits[:, 0].float().tolist())
         return scores
 
     def _load(self) -> tuple[Any, Any]:
+        from safetensors import SafetensorError
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         with self._lock:
             if self._parts is None:
                 try:
                     tokenizer = AutoTokenizer.from_pretrained(self._source)
                     model = AutoModelForSequenceClassification.from_pretrained(self._source).eval()
-                except (OSError, ValueError) as error:
+                except (OSError, ValueError, SafetensorError) as error:
                     raise ModelError(
                         f"The reranker {self._name!r} cannot be loaded ({str(error).splitlines()[0]}): set documents.reranker "
                         f'to another, or to "{LATE}".'

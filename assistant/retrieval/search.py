@@ -27,7 +27,8 @@ class Hit:
     """A chunk that a search found. `score`, in [0, 1], says how well it answers: the same scale for every corpus.
 
     With an encoder it is the mean of the cosine and the coverage (share of the question's weighted terms that it holds);
-    without one, the coverage. `scores` has each stage's own: fts (BM25), dense (cosine), fused, evidence, rerank, coverage.
+    without one, or before its vector is made, the coverage. `scores` has each stage's own: fts (BM25), dense (cosine), fused,
+    evidence, rerank, coverage.
     """
 
     chunk_id: int
@@ -89,14 +90,17 @@ class Retriever:
         bm25, cosine = found[0]
         fused = reciprocal_ranks(ranking for pair in found for ranking in pair if ranking)
         order: dict[int, float] = bm25 if stage == "fts" else cosine if stage == "dense" else fused
-        rows = self._rows(list(order)[: None if stage == "rerank" else limit])
         weighed: dict[int, float] = {}
+        if stage == "rerank":
+            weighed = order = _added([evidence(*pair, fused) for pair in found])
+        rows = self._rows(list(order)[: max(limit, RERANKED)])
         reranked: dict[int, float] = {}
         if stage == "rerank":
-            weighed = order = _added([evidence(*pair, rows) for pair in found])
-            reranked = self._reranked(asked[-1], encoded.tokens[-1] if encoded else None, list(order)[:RERANKED], rows, weighed)
-            order = reranked or order
+            reranked = self._reranked(asked[-1], encoded.tokens[-1] if encoded else None, list(rows)[:RERANKED], rows, weighed)
+            order = reranked | {chunk_id: score for chunk_id, score in order.items() if chunk_id not in reranked}
         chosen = [chunk_id for chunk_id in order if chunk_id in rows][:limit]
+        if encoded and self._vectors and stage == "rerank":  # what only the context found has one for the question too
+            cosine = cosine | self._vectors.cosines(encoded.whole[0], [each for each in chosen if each not in cosine])
         stages = {
             "fts": bm25,
             "dense": cosine,
@@ -135,7 +139,8 @@ class Retriever:
             f"from chunks c join documents d on d.id = c.document_id where c.id in ({','.join('?' * len(chunk_ids))})",
             list(chunk_ids),
         ).fetchall()
-        return {row[0]: tuple(row) for row in rows}
+        found = {row[0]: tuple(row) for row in rows}
+        return {chunk_id: found[chunk_id] for chunk_id in chunk_ids if chunk_id in found}
 
     def _reranked(
         self,
@@ -173,7 +178,7 @@ class Retriever:
             document_version=version,
             title=title,
             text=text,
-            score=round((max(scores.get("dense", 0.0), 0.0) + coverage) / 2 if self.hybrid else coverage, 4),
+            score=round((max(scores["dense"], 0.0) + coverage) / 2 if "dense" in scores else coverage, 4),
             page=page,
             start=start,
             end=end,

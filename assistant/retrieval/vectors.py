@@ -36,15 +36,14 @@ class VectorIndex:
                 "join documents d on d.id = c.document_id where v.encoder = ? order by v.chunk_id",
                 [self._encoder],
             ).fetchall()
-            ids = np.array([row[0] for row in rows], np.int64)
             at = {int(chunk_id): place for place, chunk_id in enumerate(self._ids)}
-            fresh = [int(chunk_id) for chunk_id in ids if int(chunk_id) not in at]
-            loaded = dict(_read(db, fresh))
+            loaded = dict(_read(db, [row[0] for row in rows if row[0] not in at]))
+            rows = [row for row in rows if row[0] in loaded or row[0] in at]  # another process may have removed some since
             width = self._vectors.shape[1] if not loaded else len(next(iter(loaded.values())))
-            vectors = np.zeros((len(ids), width), np.float32)
-            for place, chunk_id in enumerate(map(int, ids)):
+            vectors = np.zeros((len(rows), width), np.float32)
+            for place, (chunk_id, _) in enumerate(rows):
                 vectors[place] = loaded[chunk_id] if chunk_id in loaded else self._vectors[at[chunk_id]]
-            self._ids, self._vectors = ids, vectors
+            self._ids, self._vectors = np.array([row[0] for row in rows], np.int64), vectors
             self._collections = np.array([row[1] for row in rows], np.str_)
             self._generation = generation
 

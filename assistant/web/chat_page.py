@@ -18,16 +18,13 @@ from assistant.web.messages import Message, is_refused, question_message, turn_m
 from assistant.web.notice import notice_html
 from assistant.web.who import signed_in
 from feedback.errors import NightschoolError
-from feedback.records import OpenQuestion, Passage, Step, User
+from feedback.records import Passage, Step, User
 
 PIECE_SECONDS = 0.05
 """Text goes to the page at most this often; the server's ceiling is about 320 events a second, for everybody together."""
 
 SHOWN_TURNS = 30
 """How many turns of a conversation the page shows: each event carries what changed, but the server lays out all of them."""
-
-SENT = 1_000
-"""Among how many of the newest questions to the document owner those of a conversation are looked for."""
 
 SAMPLE_QUESTIONS = (
     ("travel/booking-trips.md", "How many days ahead should a domestic trip be booked?"),
@@ -174,7 +171,7 @@ class ChatPage:
         """Return the newest turns of a conversation of this user, as they are stored, with what he says of them."""
         turns = [turn for turn in self._store.turns(conversation_id) if turn.asked.user_id == user.id][-SHOWN_TURNS:]
         reasons = self._not_learned() if turns else {}
-        sent = self._sent() if any(turn.answer and is_refused(turn.answer) for turn in turns) else {}
+        sent = self._store.sent_questions(user.id) if any(turn.answer and is_refused(turn.answer) for turn in turns) else {}
         return [
             message
             for turn in turns
@@ -192,11 +189,6 @@ class ChatPage:
         last = self._services.ledger.last()
         refusals = self._services.ledger.refusals(last.id) if last else []
         return {(each.turn_id, each.user_id): each.reason for each in refusals}
-
-    def _sent(self) -> dict[str, OpenQuestion]:
-        """Return the newest questions that went to the document owner, by turn."""
-        found = (*self._store.open_questions(SENT), *self._store.open_questions(SENT, closed=True))
-        return {each.turn_id: each for each in found}
 
     def _examples(self) -> list[dict[str, str]]:
         titles = {str(row["path"]): str(row["title"]) for row in self._services.documents.describe()}

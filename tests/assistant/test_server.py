@@ -109,3 +109,11 @@ def test_the_first_login_is_made_and_printed_once_the_server_is_open(
     assert said.startswith("Open http://here")
     found = re.search(r"First login: (\S+) / (\S+)", said)
     assert found and store.verify_user(found[1], found[2]) is not None
+
+
+def test_uploads_come_back_when_the_index_was_built_anew(bare: Services) -> None:
+    folder = bare.home.uploads / "human%20resources"
+    folder.mkdir(parents=True)
+    (folder / "leave.md").write_text("# Leave\n\n27 days.\n")
+    build(bare)
+    assert bare.documents.paths("human resources") == ["leave.md"]

@@ -110,3 +110,14 @@ def test_what_cannot_be_closed_says_why(store: FeedbackStore, ada: User, boss: U
     with pytest.raises(StoreError, match="closed already, by Boss"):
         store.close_question(turn_id, boss.name, "done again")
     assert store.open_questions(closed=True)[0].resolution == "done"
+
+
+def test_a_user_is_given_what_he_sent_open_and_closed_and_nothing_of_others(
+    store: FeedbackStore, ada: User, ben: User, answered: Callable[..., str]
+) -> None:
+    first, second, other = answered(ada), answered(ada), answered(ben)
+    for turn_id, user in ((first, ada), (second, ada), (other, ben)):
+        store.send_question(turn_id, user.id)
+    store.close_question(first, "Ben", "Answered by mail.")
+    sent = store.sent_questions(ada.id)
+    assert set(sent) == {first, second} and sent[first].resolution == "Answered by mail." and not sent[second].closed_at
