@@ -41,6 +41,9 @@ def documents_add(
     with DocumentBar() as bar:
         report = library.add(paths, collection=collection, under=under, progress=bar.read)
         encoded = library.index(progress=bar.encoded)
+    if report.unread and not (report.added or report.changed or report.unchanged):
+        more = f" (and {len(report.unread) - 1} more)" if len(report.unread) > 1 else ""
+        raise DocumentError(f"Nothing was read: {report.unread[0]}{more}")
     if watch:
         for path in paths:
             if Path(path).is_dir():
@@ -54,8 +57,6 @@ def documents_add(
         )
         for sentence in report.unread:
             print(sentence)
-    if report.unread and not (report.added or report.changed or report.unchanged):
-        raise DocumentError(f"Nothing that {', '.join(paths)} names could be read.")
 
 
 @documents.command("list")

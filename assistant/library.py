@@ -71,6 +71,12 @@ class Library:
         self.store.watch(WatchedFolder(root=root, by_setting=True))
         return self.add([root])
 
+    def forget_setting(self) -> None:
+        """Stop watching the folder that the settings named before; its documents stay."""
+        for before in self.store.watched():
+            if before.by_setting:
+                self.store.unwatch(before.root)
+
     def refresh(self) -> AddReport:
         """Look again at the watched folders; a folder that is not there now keeps its documents, and is said."""
         reports = [self.add([folder.root], collection=folder.collection, under=folder.under) for folder in self.store.watched()]

@@ -78,6 +78,8 @@ def set_up(services: Services) -> list[str]:
             said.append(f"{error} What was indexed before is still served.")
         else:
             said.extend(report.unread)
+    else:
+        services.library.forget_setting()
     for folder in sorted(services.home.uploads.glob("*/")):  # documents.db may have been built anew
         said.extend(services.library.add([folder], collection=unquote(folder.name)).unread)
     waiting = services.library.waiting()

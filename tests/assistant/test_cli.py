@@ -49,7 +49,7 @@ def test_help_names_every_command_and_imports_nothing_heavy(tmp_path: Path) -> N
         (["adapters", "promote", "v0099", "--reason", " "], {}, "needs a reason"),
         (["runs", "show", "r0099"], {}, "r0099"),
         (["runs", "cancel", "r0099"], {}, "r0099"),
-        (["documents", "add", "/no/such/folder"], {}, "no documents folder /no/such/folder"),
+        (["documents", "add", "/no/such/folder"], {}, "/no/such/folder is not there"),
         (["documents", "remove", "gone.md"], {}, "no document 'gone.md'"),
         (["users", "list"], {"NIGHTSCHOOL_SERVER__PROT": "1"}, "server.prot"),
         (["ask", "x"], {"NIGHTSCHOOL_ENGINE__BASE_MODEL": "gone-7b"}, "no base model 'gone-7b'"),

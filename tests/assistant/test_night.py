@@ -11,6 +11,7 @@ import pytest
 
 from assistant.config import ChatSettings, NightSettings, Settings
 from assistant.home import Home
+from assistant.library import Library
 from assistant.models import BaseModel
 from assistant.night import BEAT_SECONDS, _Ended, _Night
 from assistant.progress import Progress
@@ -85,9 +86,7 @@ def test_one_row_too_long_for_the_training_is_left_out_with_a_reason_and_the_nig
     pages.mkdir()
     text = "# Hotels\n\nA room in London may cost up to 140 euros a night.\n"
     (pages / "hotels.md").write_text(text, encoding="utf-8")
-    from assistant.documents.store import DocumentStore
-
-    DocumentStore(home.documents_db).add_folder(pages)
+    Library(home.documents_db, encoder="none").add_folder(pages)
     store = FeedbackStore(home.db)
     # every rare letter is several tokens: 1,900 of them are a question that may be asked
     long = correct_an_answer(store, question="What may a room in London cost? " + "\u0e3f" * 1900)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from assistant.documents.store import DocumentStore
 from assistant.hardware import PromptLimits, prompt_limits
+from assistant.library import Library
 from assistant.prompt import INSTRUCTIONS, PromptBuilder
 from feedback.errors import QuestionError
 from feedback.records import Message
@@ -20,25 +20,25 @@ def words(messages: Sequence[Message]) -> int:
 
 
 @pytest.fixture
-def documents(tmp_path: Path) -> DocumentStore:
+def documents(tmp_path: Path) -> Library:
     folder = tmp_path / "pages"
     folder.mkdir()
     for name in ("parking", "canteen", "library", "garage"):
         (folder / f"{name}.md").write_text(
-            f"# The {name}\n\n" + f"The {name} permit costs €12 a month and {name} keys hang at the gate. " * 6
+            f"# The {name}\n\n" + f"The {name} permit costs \u20ac12 a month and {name} keys hang at the gate. " * 6
         )
-    store = DocumentStore(tmp_path / "documents.db")
-    store.add_folder(folder)
-    return store
+    library = Library(tmp_path / "documents.db", encoder="none")
+    library.add_folder(folder)
+    return library
 
 
-def builder(documents: DocumentStore, *, tokens: int = 400, passages: int = 3, threshold: float = 0.33) -> PromptBuilder:
+def builder(documents: Library, *, tokens: int = 400, passages: int = 3, threshold: float = 0.33) -> PromptBuilder:
     return PromptBuilder(
         documents, words, limits=PromptLimits(tokens=tokens, passages=passages, following=0), threshold=threshold
     )
 
 
-def test_passages_are_numbered_and_the_question_comes_last(documents: DocumentStore) -> None:
+def test_passages_are_numbered_and_the_question_comes_last(documents: Library) -> None:
     prepared = builder(documents).prepare("What does a parking permit cost?")
     assert [passage.number for passage in prepared.passages] == list(range(1, len(prepared.passages) + 1))
     assert prepared.messages[0].content == INSTRUCTIONS
@@ -48,28 +48,28 @@ def test_passages_are_numbered_and_the_question_comes_last(documents: DocumentSt
 
 
 @pytest.mark.parametrize("tokens", [150, 250, 400])
-def test_a_prompt_stays_within_its_budget(documents: DocumentStore, tokens: int) -> None:
+def test_a_prompt_stays_within_its_budget(documents: Library, tokens: int) -> None:
     prepared = builder(documents, tokens=tokens, passages=8).prepare("permit costs keys gate")
     assert words(prepared.messages) <= tokens
     assert prepared.passages
 
 
-def test_a_larger_budget_holds_more_passages(documents: DocumentStore) -> None:
+def test_a_larger_budget_holds_more_passages(documents: Library) -> None:
     small = builder(documents, tokens=200, passages=8).prepare("permit costs keys gate")
     large = builder(documents, tokens=900, passages=8).prepare("permit costs keys gate")
     assert len(large.passages) > len(small.passages)
 
 
-def test_one_passage_is_kept_however_small_the_budget(documents: DocumentStore) -> None:
+def test_one_passage_is_kept_however_small_the_budget(documents: Library) -> None:
     assert len(builder(documents, tokens=1).prepare("parking permit").passages) == 1
 
 
-def test_a_question_far_from_the_documents_calls_no_model(documents: DocumentStore) -> None:
+def test_a_question_far_from_the_documents_calls_no_model(documents: Library) -> None:
     prepared = builder(documents).prepare("Which dental molars does our submarine insurance cover?")
     assert prepared.refused and prepared.messages == ()
 
 
-def test_the_threshold_is_the_least_score_that_is_answered(documents: DocumentStore) -> None:
+def test_the_threshold_is_the_least_score_that_is_answered(documents: Library) -> None:
     question = "What does a parking permit for helicopters cost?"
     score = max(passage.score for passage in builder(documents, threshold=0).prepare(question).passages)
     assert not builder(documents, threshold=score).prepare(question).refused
@@ -77,24 +77,55 @@ def test_the_threshold_is_the_least_score_that_is_answered(documents: DocumentSt
 
 
 def test_an_empty_index_refuses(tmp_path: Path) -> None:
-    assert builder(DocumentStore(tmp_path / "empty.db")).prepare("parking permit").refused
+    assert builder(Library(tmp_path / "empty.db", encoder="none")).prepare("parking permit").refused
 
 
-def test_history_is_in_the_prompt_without_its_citations(documents: DocumentStore) -> None:
+def test_history_is_in_the_prompt_without_its_citations(documents: Library) -> None:
     past = (Message(role="user", content="Where are the keys?"), Message(role="assistant", content="At the gate [2]."))
     prepared = builder(documents).prepare("And what does the parking permit cost?", past)
     assert [message.content for message in prepared.messages[1:3]] == ["Where are the keys?", "At the gate ."]
 
 
-def test_old_history_is_dropped_before_the_passages_are(documents: DocumentStore) -> None:
+def test_old_history_is_dropped_before_the_passages_are(documents: Library) -> None:
     past = [Message(role=role, content="word " * 60) for _ in range(5) for role in ("user", "assistant")]
     prepared = builder(documents).prepare("parking permit", past)
     assert prepared.messages[1].role == "user" and len(prepared.messages) == 2
     assert prepared.passages
 
 
+def test_a_follow_up_is_searched_with_what_it_leaves_unsaid_and_asked_as_it_is(documents: Library) -> None:
+    past = (Message(role="user", content="What does a garage permit cost a month?"), Message(role="assistant", content="12."))
+    prepared = builder(documents).prepare("And the keys?", past)
+    assert prepared.passages[0].document == "garage.md"
+    assert prepared.searched == "What does a garage permit cost a month? And the keys?"
+    assert prepared.messages[-1].content.endswith("Question: And the keys?")
+    assert builder(documents).prepare("Where do the canteen permit keys hang?", past).searched == ""
+
+
+def test_a_query_that_was_written_for_a_question_is_searched_instead_of_it(documents: Library) -> None:
+    prepared = builder(documents).prepare("And there?", query="canteen permit")
+    assert (prepared.passages[0].document, prepared.searched) == ("canteen.md", "canteen permit")
+    assert prepared.messages[-1].content.endswith("Question: And there?")
+
+
+def test_a_collection_is_searched_alone_and_named(documents: Library, tmp_path: Path) -> None:
+    (tmp_path / "branch.md").write_text("# Branch\n\nThe branch parking permit costs 5 euros.\n")
+    documents.add([tmp_path / "branch.md"], collection="branch")
+    prepared = builder(documents).prepare("What does a parking permit cost?", collection="branch")
+    assert {(passage.collection, passage.document) for passage in prepared.passages} == {("branch", "branch.md")}
+    assert prepared.collection == "branch"
+
+
+def test_a_passage_says_where_it_stands(documents: Library) -> None:
+    passage = builder(documents).prepare("What does a parking permit cost?").passages[0]
+    text = documents.store.document(passage.document, version=passage.document_version).text
+    assert text[passage.start : passage.end] == passage.text
+    assert (passage.collection, passage.page) == ("main", None)
+    assert passage.scores["coverage"] == passage.score
+
+
 @pytest.mark.parametrize(("question", "said"), [("", "empty"), (" \n ", "empty"), ("x" * 10_000, "10,000 characters")])
-def test_a_question_that_cannot_be_asked_is_refused_in_a_sentence(documents: DocumentStore, question: str, said: str) -> None:
+def test_a_question_that_cannot_be_asked_is_refused_in_a_sentence(documents: Library, question: str, said: str) -> None:
     with pytest.raises(QuestionError, match=said):
         builder(documents).prepare(question)
 
