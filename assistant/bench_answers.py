@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from assistant.bench_retrieval import index_folder
+from assistant.bench_retrieval import check_sources, index_folder
 from assistant.config import Settings
 from assistant.engines.base import BASE_VERSION
 from assistant.examiner import Contestant, examine_contestant, scored_of
 from assistant.home import Home
 from assistant.services import open_engine, open_prompts
-from feedback.errors import DocumentError
 from training.measures import Scored
-from training.questions import load_questions, take_pages_away
+from training.questions import QuestionRow, load_questions, take_pages_away
 from training.registry import AdapterRegistry
 
 
@@ -36,13 +36,14 @@ def bench_answers(
     `adapter` is a version of `home`'s registry ("": the base), `limit` the most questions (0: all; drawn with a fixed seed),
     `absent` the share of the facts whose pages are left out. Returns {"questions", "answerable", "accuracy", "score",
     "rouge_l", "citation_precision", "citation_recall", "refusal_precision", "refusal_recall", "found", "right_of_found",
-    "tok_s", "adapter"}; a measure without a case is None. Raises DocumentError, AdapterError or ModelError.
+    "tok_s", "adapter"}; a measure without a case is None, and a row that has sources but no answer counts for citations and
+    refusals alone. Raises DocumentError, AdapterError or ModelError.
     """
     version = adapter or BASE_VERSION
     registry = AdapterRegistry(home.db, home.adapters)
     if version != BASE_VERSION:
         registry.verify(version)
-    rows = load_questions(questions)
+    rows = load_questions(questions, answers=False)
     rows, gone = take_pages_away(rows, absent) if absent else (rows, [])
     if limit and limit < len(rows):
         rows = random.Random(0).sample(rows, limit)
@@ -55,18 +56,14 @@ def bench_answers(
             library, prompts = open_prompts(own, settings, engine)
             index_folder(library, documents)
             library.store.remove(gone)
-            missing = sorted({source for row in rows for source in row.sources} - set(library.store.paths()))
-            if missing:
-                raise DocumentError(f"{len(missing)} sources of {questions} are not below {documents}, {missing[0]!r} for one.")
+            check_sources(rows, library, documents)
             prepared = [(row, prompts.prepare(row.question, row.history)) for row in rows]
             found = [bool(set(row.sources) & {each.document for each in one.passages}) for row, one in prepared]
-            done = 0
+            ticks = itertools.count(1)
 
             def tick() -> None:
-                nonlocal done
-                done += 1
                 if progress is not None:
-                    progress(done, len(rows), "Answering")
+                    progress(next(ticks), len(rows), "Answering")
 
             contestant = Contestant(
                 name=version, version=version, folder=None if version == BASE_VERSION else registry.path(version)
@@ -74,20 +71,21 @@ def bench_answers(
             result = examine_contestant(engine, prepared, contestant, max_tokens=settings.chat.max_tokens, tick=tick)
         finally:
             engine.close()
-    return {**_figures(scored_of(result), found), "tok_s": result["tokens_s"], "adapter": version}
+    return {**_figures(rows, scored_of(result), found), "tok_s": result["tokens_s"], "adapter": version}
 
 
-def _figures(scored: list[Scored], found: list[bool]) -> dict[str, Any]:
+def _figures(rows: Sequence[QuestionRow], scored: Sequence[Scored], found: Sequence[bool]) -> dict[str, Any]:
+    told = [each for row, each in zip(rows, scored, strict=True) if row.answer or not row.answerable]  # what to compare with
     answerable = [each for each in scored if each.answerable]
     refused = [each for each in scored if each.refused]
     citations = sum(each.citations for each in scored)
-    reached = [each for each, there in zip(scored, found, strict=True) if there]
+    reached = [each for row, each, there in zip(rows, scored, found, strict=True) if there and row.answer]
     return {
         "questions": len(scored),
         "answerable": len(answerable),
-        "accuracy": _share([each.right for each in answerable]),
-        "score": _share([each.score for each in scored]),
-        "rouge_l": _share([each.rouge_l for each in scored]),
+        "accuracy": _share([each.right for each in told if each.answerable]),
+        "score": _share([each.score for each in told]),
+        "rouge_l": _share([each.rouge_l for each in told]),
         "citation_precision": round(sum(each.right_citations for each in scored) / citations, 4) if citations else None,
         "citation_recall": _share([each.cited for each in answerable]),
         "refusal_precision": _share([not each.answerable for each in refused]),

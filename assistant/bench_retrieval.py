@@ -49,9 +49,7 @@ def bench_retrieval(
     with tempfile.TemporaryDirectory() as folder:
         library = Library(Path(folder) / "documents.db", encoder=encoder, reranker=reranker, chunk_tokens=chunk_tokens)
         index = index_folder(library, documents, progress=progress)
-        missing = sorted({source for row in rows for source in row.sources} - set(library.store.paths()))
-        if missing:
-            raise DocumentError(f"{len(missing)} sources of {questions} are not below {documents}, {missing[0]!r} for one.")
+        check_sources(rows, library, documents)
         figures = {stage: _stage(library, rows, stage) for stage in stages}
         embed = _times(library, rows) if library.encoder else [0.0]
     return {"stages": figures, **index, "embed_p50_ms": round(1000 * statistics.median(embed), 2)}
@@ -76,6 +74,13 @@ def index_folder(library: Library, documents: Path, *, progress: Callable[[int, 
         "index_mb": round(library.store.size() / 1e6, 1),
         "unread": list(report.unread),
     }
+
+
+def check_sources(rows: Sequence[QuestionRow], library: Library, documents: Path) -> None:
+    """Raise DocumentError when a source of a question is no document below the folder."""
+    missing = sorted({source for row in rows for source in row.sources} - set(library.store.paths()))
+    if missing:
+        raise DocumentError(f"{len(missing)} sources of the questions are not below {documents}, {missing[0]!r} for one.")
 
 
 def _stage(library: Library, rows: Sequence[QuestionRow], stage: Stage) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -103,22 +103,11 @@ class Retriever:
             nearness = [self._vectors.cosines(query, chosen) for query in encoded.whole]
             cosine = {each: max(near[each] for near in nearness) for each in chosen if each in nearness[0]}
         covered = [words.coverage(query_terms(text), chosen) for text in asked]
+        coverage = {each: max(part[each] for part in covered) for each in chosen}
         stages = {
-            "fts": bm25,
-            "dense": cosine,
-            "fused": fused,
-            "evidence": weighed,
-            "rerank": reranked,
-            "coverage": {each: max(part[each] for part in covered) for each in chosen},
-        }
-        return [
-            self._hit(
-                rows[chunk_id],
-                following,
-                {name: round(float(scores[chunk_id]), 4) for name, scores in stages.items() if chunk_id in scores},
-            )
-            for chunk_id in chosen
-        ]
+            "fts": bm25, "dense": cosine, "fused": fused, "evidence": weighed, "rerank": reranked, "coverage": coverage
+        }  # fmt: skip
+        return [self._hit(rows[chunk_id], following, _scores_of(chunk_id, stages)) for chunk_id in chosen]
 
     def _rankings(
         self, words: LexicalIndex, text: str, query: Vectors | None, generation: int, collection: str, stage: Stage
@@ -209,3 +198,8 @@ def _added(parts: Sequence[dict[int, float]]) -> dict[int, float]:
         for chunk_id, score in part.items():
             total[chunk_id] += score
     return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _scores_of(chunk_id: int, stages: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
+    """Return the stages' scores of one chunk, by stage; a stage that did not see it is left out."""
+    return {name: round(float(scores[chunk_id]), 4) for name, scores in stages.items() if chunk_id in scores}
