@@ -26,16 +26,22 @@ def local_user(services: Services) -> str:
         return services.store.add_user(name, secrets.token_urlsafe(24), "employee").id
 
 
-def ask_once(home: Home, settings: Settings, question: str, *, write: Callable[[str], None] | None) -> Turn:
-    """Ask one question; `write` gets the text as it streams, then the sources. Raises EngineError when the answer failed."""
+def ask_once(home: Home, settings: Settings, question: str, *, write: Callable[[str], None] | None, collection: str = "") -> Turn:
+    """Ask one question of a collection ("": all); `write` gets the text as it streams, then the sources.
+
+    Raises EngineError when the answer failed, DocumentError for a collection that is not there.
+    """
     with open_services(home, settings) as services:
         if settings.documents.folder:
             services.library.follow_setting(Path(settings.documents.folder))
+        services.library.check_collection(collection)
         services.library.index()
         user_id = local_user(services)
         conversation = services.store.start_conversation(user_id, history=False)
         turn: Turn | None = None
-        for event in services.chat.ask(user_id=user_id, conversation_id=conversation, question=question, history=False):
+        for event in services.chat.ask(
+            user_id=user_id, conversation_id=conversation, question=question, history=False, collection=collection
+        ):
             match event:
                 case Piece(text=text) if write:
                     write(text)

@@ -57,7 +57,7 @@ def bench_answers(
             index_folder(library, documents)
             library.store.remove(gone)
             check_sources(rows, library, documents)
-            prepared = [(row, prompts.prepare(row.question, row.history)) for row in rows]
+            prepared = [(row, prompts.prepare(row.question, row.history, collection=row.collection)) for row in rows]
             found = [bool(set(row.sources) & {each.document for each in one.passages}) for row, one in prepared]
             ticks = itertools.count(1)
 

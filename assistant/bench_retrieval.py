@@ -7,6 +7,7 @@ are left out; a question with a history is searched as the chat would search it.
 from __future__ import annotations
 
 import math
+import resource
 import statistics
 import tempfile
 import time
@@ -40,8 +41,8 @@ def bench_retrieval(
     """Index a folder in a throw-away home and search it for every answerable question, stage by stage.
 
     Returns {"stages": {stage: {"questions", "hit@1", "hit@3", "recall@5", "recall@10", "ndcg@5", "query_p50_ms",
-    "query_p99_ms"}}, "documents", "chunks", "index_s", "chunks_s", "index_mb", "unread", "embed_p50_ms"}; times are of a whole
-    search, its encoding of the question included. Raises DocumentError for a folder or file that cannot be used.
+    "query_p99_ms"}}, "documents", "chunks", "index_s", "chunks_s", "index_mb", "peak_mb", "unread", "embed_p50_ms"}; times are
+    of a whole search, its encoding of the question included. Raises DocumentError for a folder or file that cannot be used.
     """
     rows = [row for row in load_questions(questions, answers=False) if row.answerable]
     if not rows:
@@ -56,7 +57,8 @@ def bench_retrieval(
 
 
 def index_folder(library: Library, documents: Path, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-    """Index a folder; returns {"documents", "chunks", "chunks_s", "index_s", "index_mb", "unread"}. Raises DocumentError."""
+    """Index a folder; returns {"documents", "chunks", "chunks_s", "index_s", "index_mb", "peak_mb", "unread"}; peak_mb is
+    of this process. Raises DocumentError."""
     if not documents.is_dir():
         raise DocumentError(f"There is no documents folder {documents}: name one that holds documents.")
     library.warm()
@@ -72,6 +74,7 @@ def index_folder(library: Library, documents: Path, *, progress: Callable[[int, 
         "index_s": round(seconds, 1),
         "chunks_s": round(chunks / max(seconds, 1e-9), 1),
         "index_mb": round(library.store.size() / 1e6, 1),
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "unread": list(report.unread),
     }
 

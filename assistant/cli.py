@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from assistant.cli_bench import bench
-from assistant.cli_documents import documents
+from assistant.cli_documents import AnyCollectionOption, documents
 from assistant.cli_tables import adapters, feedback_commands, runs, users
 from assistant.console import JsonOption, announce_import, emit, opened
 from feedback.errors import NightschoolError
@@ -66,6 +66,7 @@ def ask(
     sample: Annotated[
         bool, typer.Option("--sample", help="On a home without settings: ask the sample company's handbook.")
     ] = False,
+    collection: AnyCollectionOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Answer one question from the documents, with its sources; the turn is kept like one of the chat."""
@@ -73,7 +74,7 @@ def ask(
 
     home, settings = opened(context, sample=sample)
     announce_import(home, settings)
-    turn = ask_once(home, settings, question, write=None if as_json else _write)
+    turn = ask_once(home, settings, question, write=None if as_json else _write, collection=collection)
     if as_json:
         emit(turn)
 

@@ -106,5 +106,7 @@ def documents_search(
     as_json: JsonOption = False,
 ) -> None:
     """Show the passages that a question finds, best first, with each stage's score."""
-    hits = _library(context).search(question, limit=limit, collection=collection)
+    library = _library(context)
+    library.check_collection(collection)
+    hits = library.search(question, limit=limit, collection=collection)
     show(hits, ("score", "document", "page", "title", "text"), as_json=as_json, empty="Nothing was found.")

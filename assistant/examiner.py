@@ -167,7 +167,7 @@ def examine(request: Request, folder: Path) -> dict[str, Any]:
     tick = _ticker(folder / "examination.progress", len(questions) * len(request.contestants))
     started = time.perf_counter()
     try:
-        prepared = [(row, prompts.prepare(row.question, row.history)) for row in questions]
+        prepared = [(row, prompts.prepare(row.question, row.history, collection=row.collection)) for row in questions]
         results = {
             contestant.name: examine_contestant(engine, prepared, contestant, max_tokens=settings.chat.max_tokens, tick=tick)
             for contestant in request.contestants

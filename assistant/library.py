@@ -77,6 +77,12 @@ class Library:
             if before.by_setting:
                 self.store.unwatch(before.root)
 
+    def check_collection(self, name: str) -> None:
+        """Raise DocumentError for a collection to search that holds nothing; "" is all of them."""
+        known = self.store.collections()
+        if name and name not in known:
+            raise DocumentError(f"There is no collection {name!r}: choose from {', '.join(known) or 'none yet'}.")
+
     def refresh(self) -> AddReport:
         """Look again at the watched folders; a folder that is not there now keeps its documents, and is said."""
         reports = [self.add([folder.root], collection=folder.collection, under=folder.under) for folder in self.store.watched()]

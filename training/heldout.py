@@ -64,6 +64,7 @@ class _Case:
             answer=self.value or "",
             accepted=spellings,
             sources=self.documents if self.value else (),
+            collection=self.turn.asked.collection,
         )
 
 

@@ -37,6 +37,7 @@ class QuestionRow:
     sources: tuple[str, ...] = ()  # documents that hold the answer: paths below the documents folder; none: unanswerable
     near_miss: str = ""  # a document that speaks of the subject without answering
     history: tuple[Message, ...] = ()
+    collection: str = ""  # of the documents that are asked; "": all of them
     extra: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
@@ -147,7 +148,7 @@ def _parse_row(line: str, *, group: str, answers: bool) -> QuestionRow:
         raise ValueError("it has an answer but no sources: name the documents that hold it")
     if sources and not answer and answers:
         raise ValueError("it has sources but no answer: give the answer, or leave the sources empty")
-    known = {"id", "question", "answer", "accepted", "sources", "near_miss", "history", "fact", group}
+    known = {"id", "question", "answer", "accepted", "sources", "near_miss", "history", "collection", "fact", group}
     return QuestionRow(
         id=row_id,
         fact=_text(data, group) or _text(data, "fact") or row_id,
@@ -157,6 +158,7 @@ def _parse_row(line: str, *, group: str, answers: bool) -> QuestionRow:
         sources=sources,
         near_miss=clean_source(_text(data, "near_miss")),
         history=_history(data),
+        collection=_text(data, "collection"),
         extra={key: value for key, value in data.items() if key not in known - {group} and isinstance(value, str)},
     )
 

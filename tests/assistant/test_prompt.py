@@ -139,3 +139,14 @@ def test_more_cores_mean_a_larger_prompt_and_settings_win() -> None:
     assert sizes == sorted(sizes) and sizes[1] == 400
     assert prompt_limits(core_count=2, cuda=True).tokens > sizes[-1]
     assert prompt_limits(core_count=2, cuda=False, tokens=123, passages=7) == PromptLimits(tokens=123, passages=7, following=0)
+
+
+def test_a_question_asks_the_collection_that_it_names(documents: Library, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "parking.md").write_text("# Parking abroad\n\nA parking permit abroad costs \u20ac99 a month.\n")
+    documents.add_folder(other, collection="abroad")
+    question = "What does a parking permit cost?"
+    assert {each.collection for each in builder(documents).prepare(question).passages} == {"main", "abroad"}
+    asked = builder(documents).prepare(question, collection="abroad")
+    assert {each.collection for each in asked.passages} == {"abroad"} and asked.collection == "abroad"

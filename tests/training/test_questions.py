@@ -156,3 +156,8 @@ def test_pages_are_taken_away_for_whole_facts_and_only_what_no_other_page_answer
     for before, after in zip(rows, changed, strict=True):
         assert after.answerable is not set(before.sources).issubset(gone)
     assert take_pages_away(rows, 0.25) == (changed, gone), "the same each time"
+
+
+def test_a_question_may_name_the_collection_that_it_asks(tmp_path: Path) -> None:
+    named, free = load_questions(write(tmp_path / "q.jsonl", GOOD | {"collection": "policies"}, GOOD | {"id": "other"}))
+    assert (named.collection, free.collection) == ("policies", "")
