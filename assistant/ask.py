@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,6 +36,9 @@ def ask_once(home: Home, settings: Settings, question: str, *, write: Callable[[
         if settings.documents.folder:
             services.library.follow_setting(Path(settings.documents.folder))
         services.library.check_collection(collection)
+        waiting = services.library.waiting()
+        if waiting:  # a silent wait looks like a fault
+            print(f"Encoding {waiting:,} passages; this is done once.", file=sys.stderr, flush=True)
         services.library.index()
         user_id = local_user(services)
         conversation = services.store.start_conversation(user_id, history=False)
