@@ -31,7 +31,7 @@ def bench_answers(
     absent: float = 0.0,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, Any]:
-    """Index a folder in a throw-away home and answer the questions as the chat would.
+    """Index a folder in a throw-away home and answer the questions as the chat does by the fixed plan (without the agent).
 
     `adapter` is a version of `home`'s registry ("": the base), `limit` the most questions (0: all; drawn with a fixed seed),
     `absent` the share of the facts whose pages are left out. Returns {"questions", "answerable", "accuracy", "score",
@@ -55,8 +55,8 @@ def bench_answers(
         try:
             library, prompts = open_prompts(own, settings, engine)
             index_folder(library, documents)
-            library.store.remove(gone)
             check_sources(rows, library, documents)
+            library.store.remove(gone)
             prepared = [(row, prompts.prepare(row.question, row.history, collection=row.collection)) for row in rows]
             found = [bool(set(row.sources) & {each.document for each in one.passages}) for row, one in prepared]
             ticks = itertools.count(1)

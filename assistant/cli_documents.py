@@ -38,6 +38,8 @@ def documents_add(
     from assistant.progress import DocumentBar
 
     library = _library(context)
+    if watch and (single := next((path for path in paths if not Path(path).is_dir()), None)):
+        raise DocumentError(f"{single} is no folder, and only folders can be watched: name its folder, or leave out --watch.")
     with DocumentBar() as bar:
         report = library.add(paths, collection=collection, under=under, progress=bar.read)
         encoded = library.index(progress=bar.encoded)
@@ -46,8 +48,7 @@ def documents_add(
         raise DocumentError(f"Nothing was read: {report.unread[0]}{more}")
     if watch:
         for path in paths:
-            if Path(path).is_dir():
-                library.store.watch(WatchedFolder(root=str(Path(path).resolve()), collection=collection, under=under))
+            library.store.watch(WatchedFolder(root=str(Path(path).resolve()), collection=collection, under=under))
     if as_json:
         emit({**vars(report), "encoded": encoded})
     else:
@@ -76,15 +77,22 @@ def documents_remove(
     paths: Annotated[list[str], typer.Argument(help="Paths as `documents list` shows them.")],
     collection: CollectionOption = "main",
 ) -> None:
-    """Remove documents from the index at once."""
-    store = _library(context).store
-    known = store.known(collection)
+    """Remove documents from the index at once, uploaded ones with their file; those of a watched folder leave with their file."""
+    from assistant.services import open_library
+    from assistant.uploads import Uploads
+
+    home, settings = opened(context)
+    library = open_library(home, settings)
+    known = library.store.known(collection)
     for path in paths:
         if path not in known:
             raise DocumentError(
                 f"There is no document {path!r} in the collection {collection!r}: see `nightschool documents list`."
             )
-    print(f"{store.remove(paths, collection=collection)} removed.")
+    uploads = Uploads(home.uploads, library, max_bytes=settings.documents.max_mb * 1_000_000)
+    for path in paths:
+        uploads.remove(path, collection=collection)
+    print(f"{len(paths)} removed.")
 
 
 @documents.command("unwatch")

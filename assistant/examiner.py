@@ -1,4 +1,4 @@
-"""The examination: contestants answer the same questions exactly as served, and numbers come out; the gate decides elsewhere.
+"""The examination: contestants answer the same questions as served by the fixed plan; the gate decides elsewhere.
 
 Run as a subprocess of a night: `python -m assistant.examiner RUN_FOLDER`. It reads `examine.json` and `questions.jsonl` in the
 run folder, retrieves from the documents' index, and writes `examination.json`. It never opens the store.

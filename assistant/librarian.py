@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 from assistant.documents.intake import AddReport
 from assistant.library import Library
+from feedback.errors import ModelError
 
 _log = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
@@ -16,16 +18,20 @@ POLL_SECONDS = 2.0
 
 
 class Librarian:
-    """Keeps the index of one library complete while a server runs. Use it as a context manager."""
+    """Keeps the index of one library complete while a server runs, from a first look at the folders on. A context manager."""
 
-    def __init__(self, library: Library, *, minutes: float) -> None:
+    def __init__(self, library: Library, *, minutes: float, uploads: Path | None = None) -> None:
         self._library = library
+        self._uploads = uploads
         self._minutes = minutes
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="librarian")
         self._seen = -1  # the generation of the store that is encoded
         self._failures: dict[str, str] = {}
+        self._said: set[str] = set()
         self.last_report: AddReport | None = None
+        self.looked = threading.Event()
+        """Set once the folders were looked at for the first time."""
 
     def __enter__(self) -> Librarian:
         self._thread.start()
@@ -36,9 +42,9 @@ class Librarian:
         self._thread.join(timeout=30)
 
     def _run(self) -> None:
-        said = self._library.warm()
-        if said:
-            _log.warning("%s", said)
+        self._attempt(self._look, "looked at")
+        self.looked.set()
+        self._attempt(self._warm, "encoded")
         since_look = 0.0
         while True:
             self._attempt(self._encode, "encoded")
@@ -49,6 +55,10 @@ class Librarian:
                 return
             since_look += POLL_SECONDS
 
+    def _warm(self) -> None:
+        if said := self._library.warm():
+            raise ModelError(said)
+
     def _encode(self) -> None:
         generation = self._library.store.generation()
         if generation != self._seen:
@@ -56,9 +66,11 @@ class Librarian:
             self._seen = generation  # not what it is by now: what was added meanwhile is encoded in the next round
 
     def _look(self) -> None:
-        self.last_report = self._library.refresh()
+        self.last_report = self._library.refresh(self._uploads)
         for sentence in self.last_report.unread:
-            _log.info("%s", sentence)
+            if sentence not in self._said:
+                _log.warning("%s", sentence)
+        self._said = set(self.last_report.unread)
 
     def _attempt(self, work: Callable[[], None], said: str) -> None:
         try:

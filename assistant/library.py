@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from assistant.documents.chunks import Splitter
 from assistant.documents.intake import AddReport, Progress, add
@@ -29,6 +30,8 @@ class Library:
         self.retriever = Retriever(self.store, self.encoder, open_reranker(reranker), late=reranker == LATE)
         self._limits = limits or ReadLimits()
         self._indexing = threading.Lock()
+        self._failed: dict[tuple[str, str], str] = {}  # files that could not be read, by path and hash: not tried again
+        self.unread: tuple[str, ...] = ()  # sentences of the last look at the watched folders
 
     def add(
         self,
@@ -37,15 +40,17 @@ class Library:
         collection: str = MAIN,
         under: str = "",
         progress: Progress | None = None,
+        failed: dict[tuple[str, str], str] | None = None,
     ) -> AddReport:
         """Bring the documents up to date with files, folders and globs; they can be found by their words at once.
 
+        `failed` remembers what could not be read, by path and hash, so that the next call with it does not try again.
         Raises DocumentError for a bad name of a collection, or a bad `under`.
         """
         if not collection.strip() or not collection.isprintable() or len(collection) > 80:
             raise DocumentError(f"{collection!r} cannot name a collection: use up to 80 plain characters.")
         with Reader(self._limits) as reader:
-            return add(self.store, reader, paths, collection=collection, under=under, progress=progress)
+            return add(self.store, reader, paths, collection=collection, under=under, progress=progress, failed=failed)
 
     def add_folder(self, folder: Path, *, collection: str = MAIN) -> AddReport:
         """Bring the documents up to date with one folder, and encode them. Raises DocumentError for a missing folder."""
@@ -60,6 +65,14 @@ class Library:
 
         Raises DocumentError for a missing folder.
         """
+        self.name_setting(folder)
+        return self.add([folder.expanduser().resolve()])
+
+    def name_setting(self, folder: Path) -> None:
+        """Watch the folder that the settings name; the documents of the one named before go. Nothing is read yet.
+
+        Raises DocumentError for a missing folder.
+        """
         if not folder.expanduser().is_dir():
             raise DocumentError(f"There is no documents folder {folder}: set documents.folder to one that holds documents.")
         root = str(folder.expanduser().resolve())
@@ -69,7 +82,6 @@ class Library:
                 self.store.remove(gone, collection=before.collection)
                 self.store.unwatch(before.root)
         self.store.watch(WatchedFolder(root=root, by_setting=True))
-        return self.add([root])
 
     def forget_setting(self) -> None:
         """Stop watching the folder that the settings named before; its documents stay."""
@@ -83,16 +95,26 @@ class Library:
         if name and name not in known:
             raise DocumentError(f"There is no collection {name!r}: choose from {', '.join(known) or 'none yet'}.")
 
-    def refresh(self) -> AddReport:
-        """Look again at the watched folders; a folder that is not there now keeps its documents, and is said."""
-        reports = [self.add([folder.root], collection=folder.collection, under=folder.under) for folder in self.store.watched()]
-        return AddReport(
+    def refresh(self, uploads: Path | None = None) -> AddReport:
+        """Look again at the watched folders and the uploads; a folder that is not there now keeps its documents, and is said.
+
+        `uploads` holds a folder for each collection, named as the collection quoted for a file system.
+        """
+        reports = [
+            self.add([folder.root], collection=folder.collection, under=folder.under, failed=self._failed)
+            for folder in self.store.watched()
+        ]
+        for kept in sorted(uploads.glob("*/")) if uploads else []:
+            reports.append(self.add([kept], collection=unquote(kept.name), failed=self._failed))
+        report = AddReport(
             added=sum(each.added for each in reports),
             changed=sum(each.changed for each in reports),
             unchanged=sum(each.unchanged for each in reports),
             removed=sum(each.removed for each in reports),
             unread=tuple(sentence for each in reports for sentence in each.unread),
         )
+        self.unread = report.unread
+        return report
 
     def index(self, *, progress: Callable[[int, int], None] | None = None, stopped: Callable[[], bool] | None = None) -> int:
         """Cut anew what was cut in another way, and encode what has no vector; returns how many chunks were encoded.

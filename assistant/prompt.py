@@ -1,6 +1,7 @@
 """From a question to the exact messages that a model reads: numbered passages within a budget of tokens.
 
-The chat, the command line and the examination all prepare questions here, so what is examined is what is served.
+The chat, the command line and the examination all prepare questions here, so what is examined is what is served (but for an
+agent's later steps).
 """
 
 from __future__ import annotations
@@ -92,8 +93,7 @@ class PromptBuilder:
         self._library = library
         self._count = count_tokens
         self._limits = limits
-        calibrated = HYBRID_THRESHOLD if library.retriever.hybrid else WORDS_THRESHOLD
-        self._threshold = calibrated if threshold < 0 else threshold
+        self._threshold = threshold
 
     @property
     def limits(self) -> PromptLimits:
@@ -117,7 +117,7 @@ class PromptBuilder:
         )
         found = tuple(passage_of(number, hit) for number, hit in enumerate(hits, start=1))
         rest = {"searched": query or context, "collection": collection}
-        if not found or max(passage.score for passage in found) < self._threshold:
+        if not found or max(passage.score for passage in found) < self._least(found):
             return Prepared(question=text, messages=(), passages=found, **rest)
         earlier = self._fitting_history(past)
         for kept in range(len(found), 0, -1):
@@ -125,6 +125,12 @@ class PromptBuilder:
             if kept == 1 or self._count(messages) <= self._limits.tokens:
                 return Prepared(question=text, messages=messages, passages=found[:kept], **rest)
         raise AssertionError("unreachable: the loop returns at one passage")
+
+    def _least(self, found: Sequence[Passage]) -> float:
+        """Return the threshold: as set, or as calibrated for what was searched."""
+        if self._threshold >= 0:
+            return self._threshold
+        return HYBRID_THRESHOLD if any("dense" in passage.scores for passage in found) else WORDS_THRESHOLD
 
     def _fitting_history(self, past: Sequence[Message]) -> tuple[Message, ...]:
         """Keep the newest question-answer pairs that fit their share; citations go, since their passages are not here."""

@@ -8,7 +8,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote
 
 import uvicorn
 from fastapi import FastAPI
@@ -26,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 FIRST_ADMIN = "admin"
 FOLLOW_SECONDS = 1.0
+FIRST_LOOK_SECONDS = 20.0
+"""A start waits so long for the documents to be read; more are read while it serves."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -73,18 +74,27 @@ def set_up(services: Services) -> list[str]:
         said.append(f"Night {running.id}, begun at {running.created_at} by {running.requested_by}, is still running.")
     if services.settings.documents.folder:
         try:
-            report = services.library.follow_setting(Path(services.settings.documents.folder))
+            services.library.name_setting(Path(services.settings.documents.folder))
         except DocumentError as error:
             said.append(f"{error} What was indexed before is still served.")
-        else:
-            said.extend(report.unread)
     else:
         services.library.forget_setting()
-    for folder in sorted(services.home.uploads.glob("*/")):  # documents.db may have been built anew
-        said.extend(services.library.add([folder], collection=unquote(folder.name)).unread)
+    return said
+
+
+def documents_lines(services: Services, librarian: Librarian) -> list[str]:
+    """Say what is there to answer from, after giving a folder of ordinary size the time to be read."""
+    in_time = librarian.looked.wait(FIRST_LOOK_SECONDS)
+    documents = len(services.documents.paths())
+    said = list(services.library.unread)
+    if not in_time:
+        said.append("The documents are still being read: what is there already can be asked.")
     waiting = services.library.waiting()
     if waiting:
         said.append(f"{waiting:,} passages are being encoded; until then they are found by their words alone.")
+    said.append(f"Nightschool answers from {documents} documents with {services.pool.current} on {services.engine.name}.")
+    if not documents and in_time:
+        said.append("There are no documents yet: set documents.folder, or `nightschool documents add FOLDER`.")
     return said
 
 
@@ -117,8 +127,9 @@ class Server(uvicorn.Server):
     """Says what was found and where it serves once it really does; a first login is made only then, as it is shown once."""
 
     def __init__(self, app: FastAPI, lines: list[str], passwords: OneTimePasswords) -> None:
-        super().__init__(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
-        self._lines = lines
+        # no logging set-up of uvicorn's own: it would close the handlers of others, and their streams with them
+        super().__init__(uvicorn.Config(app, log_level="warning", log_config=None, timeout_graceful_shutdown=5))
+        self.lines = lines
         self._passwords = passwords
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -128,24 +139,22 @@ class Server(uvicorn.Server):
             return
         login = first_login(self._passwords)
         if login:
-            self._lines.append(
+            self.lines.append(
                 f"First login: {login[0]} / {login[1]}   (a one-time password: you choose your own when you log in)"
             )
-        print("\n".join(self._lines), flush=True)
+        print("\n".join(self.lines), flush=True)
 
 
 def build(services: Services) -> tuple[Server, NightClock]:
     """Bring the home up to date and build what serves it; nothing runs yet. Raises SettingsError for a bad night.cron."""
     clock = NightClock(services.settings.night.cron, services.ledger, lambda slot: services.start_night("schedule", slot=slot))
     app = create_app(services)
-    lines = set_up(services)
-    documents = len(services.documents.paths())
-    lines.append(f"Nightschool answers from {documents} documents with {services.pool.current} on {services.engine.name}.")
-    if not documents:
-        lines.append("There are no documents yet: set documents.folder, or `nightschool documents add FOLDER`.")
-    server = services.settings.server
-    lines.append(f"Open http://{server.host}:{server.port}")
-    return Server(app, lines, OneTimePasswords(services.home.db)), clock
+    return Server(app, set_up(services), OneTimePasswords(services.home.db)), clock
+
+
+def librarian_of(services: Services) -> Librarian:
+    """Return the librarian of a server."""
+    return Librarian(services.library, minutes=services.settings.documents.watch_minutes, uploads=services.home.uploads)
 
 
 def serve(home: Home, settings: Settings) -> None:
@@ -156,9 +165,11 @@ def serve(home: Home, settings: Settings) -> None:
         open_services(home, settings) as services,
     ):
         server, clock = build(services)
-        clock.start()
-        try:
-            with following(services), Librarian(services.library, minutes=settings.documents.watch_minutes):
+        with librarian_of(services) as librarian, following(services):
+            server.lines.extend(documents_lines(services, librarian))
+            server.lines.append(f"Open http://{settings.server.host}:{settings.server.port}")
+            clock.start()
+            try:
                 server.run(sockets=[listening])
-        finally:
-            clock.stop()
+            finally:
+                clock.stop()

@@ -50,7 +50,7 @@ UNFINISHED = (
 )
 BROKEN = ("failed", "interrupted")
 """Finish reasons of an answer that the machine broke off: what it should have been is only known when somebody writes it."""
-STEPS = "The model looked for this answer in several steps, which a night does not learn from: only single answers teach."
+STEPS = "The model looked for this answer by itself, with tools, which a night does not learn from yet."
 NOT_CITED = "The answer cites no passage, so a thumbs-up on it is no target: write the right answer as a correction."
 WRONG_CITATION = "The answer cites a passage that was not given to it: write the right answer as a correction."
 BOTH = "The answer says that the documents do not answer, and answers: write what it should have been as a correction."
@@ -190,7 +190,7 @@ def _candidate(place: int, rated: RatedTurn) -> _Candidate:
         raise _Unfit(NOTHING_SAID)
     if not asked.messages:
         raise _Unfit(NO_PROMPT)
-    if answer is not None and answer.steps:
+    if asked.sampling.get("plan") == "agent" or (answer is not None and answer.steps):
         raise _Unfit(STEPS)
     _refuse_personal(rated, correction or (answer.text if answer else ""))
     source: Source = "verified" if feedback.verified else "correction"

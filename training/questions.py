@@ -184,10 +184,11 @@ def take_pages_away(rows: Sequence[QuestionRow], share: float, *, seed: int = 0)
             gone.add(page)
             facts |= by_page[page]
     # a fact with another page that stays is still answered
-    changed = [
-        replace(row, answer="", accepted=(), sources=()) if row.sources and set(map(clean_source, row.sources)) <= gone else row
-        for row in rows
-    ]
+    changed: list[QuestionRow] = []
+    for row in rows:
+        left = tuple(source for source in row.sources if clean_source(source) not in gone)
+        is_lost = bool(row.sources) and not left
+        changed.append(replace(row, answer="", accepted=(), sources=()) if is_lost else replace(row, sources=left))
     return changed, sorted(gone)
 
 

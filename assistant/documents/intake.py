@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from assistant.documents.reading import SUFFIXES, Reader, ReadLimits, unread_reason
+from assistant.documents.reading import SUFFIXES, Converted, Reader, ReadLimits, unread_reason
 from assistant.documents.walking import Found, Source, find_files
 from feedback.errors import DocumentError
 
@@ -48,13 +48,14 @@ def add(
     collection: str = "main",
     under: str = "",
     progress: Progress | None = None,
+    failed: dict[tuple[str, str], str] | None = None,
 ) -> AddReport:
     """Bring the documents of a collection up to date with files, folders and globs.
 
     A file is known by its hash, so one that did not change is not converted; each of the others is a transaction of its own,
     so a second call goes on where the first was ended. Of a file that cannot be read now, what was indexed before stays. A
     folder's documents whose files are gone are removed, unless it is altogether empty. `under` is put before the names. Raises
-    DocumentError for a bad `under`.
+    DocumentError for a bad `under`. `failed` remembers what could not be read, by path and hash: it is said, and not tried again.
     """
     prefix = _prefix(under)
     found = find_files(paths)
@@ -66,7 +67,7 @@ def add(
         name = prefix + source.name
         try:
             _take(taken, name, source)
-            counts[_put(store, reader, source, known, collection=collection, name=name)] += 1
+            counts[_put(store, _Remembering(reader, failed), source, known, collection=collection, name=name)] += 1
         except DocumentError as error:
             unread.append(str(error))
         if progress:
@@ -98,12 +99,45 @@ def _take(taken: dict[str, Source], name: str, source: Source) -> None:
         raise DocumentError(f"{source.file} has the name {name} that {first.file} has too: add it under another with --under.")
 
 
-def _put(store: DocumentStore, reader: Reader, source: Source, known: Mapping[str, Known], *, collection: str, name: str) -> str:
-    before = known.get(name)
+class _Remembering:
+    """A reader that does not try again what it is known to fail on."""
+
+    def __init__(self, reader: Reader, failed: dict[tuple[str, str], str] | None) -> None:
+        self.reader = reader
+        self._failed = failed
+
+    def read(self, file: Path, *, name: str) -> Converted:
+        if self._failed is None:
+            return self.reader.read(file, name=name)
+        key = (str(file), self.reader.digest(file, name=name))
+        if key in self._failed:
+            raise DocumentError(self._failed[key])
+        try:
+            return self.reader.read(file, name=name)
+        except DocumentError as error:
+            self._failed[key] = str(error)
+            raise
+
+
+def _put(
+    store: DocumentStore, remembering: _Remembering, source: Source, known: Mapping[str, Known], *, collection: str, name: str
+) -> str:
+    before, reader = known.get(name), remembering.reader
+    if (
+        before
+        and before.root
+        and source.root is None
+        and Path(before.root, name) != source.file
+        and Path(before.root, name).exists()
+    ):
+        raise DocumentError(
+            f"{name} is in the collection {collection!r} already, from {before.root}: add {source.file} with --under FOLDER, "
+            "or to another --collection."
+        )
     adopted = before and source.root and not before.root  # it was added by itself, or before folders were known
     if before and not adopted and before.sha256 == reader.digest(source.file, name=name):
         return "unchanged"
-    page = reader.read(source.file, name=name)
+    page = remembering.read(source.file, name=name)
     done = store.put(
         collection=collection,
         name=name,

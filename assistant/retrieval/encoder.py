@@ -172,7 +172,7 @@ def _load(name: str, source: str) -> tuple[Any, Any, bool, int, frozenset[int]]:
         model = AutoModel.from_pretrained(source).eval()
         pooling = _read_json(Path(source) / "1_Pooling" / "config.json")
         sizes = _read_json(Path(source) / "sentence_bert_config.json")
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError, RuntimeError, ImportError) as error:
         raise ModelError(
             f"The encoder {name!r} cannot be loaded ({str(error).splitlines()[0]}): set documents.encoder to a Hugging Face "
             f'name or folder, to "{PACKAGED}", or to "{NONE}".'

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from assistant.documents.store import DocumentStore
-from assistant.retrieval.encoder import Encoder, Vectors
+from assistant.retrieval.encoder import Encoded, Encoder, Vectors
 from assistant.retrieval.fusion import evidence, in_one_measure, reciprocal_ranks
 from assistant.retrieval.index import searchable
 from assistant.retrieval.lexical import LexicalIndex, query_terms
 from assistant.retrieval.reranker import Reranker, late_interaction
 from assistant.retrieval.vectors import VectorIndex
+from feedback.errors import ModelError
+
+_log = logging.getLogger(__name__)
 
 Stage = Literal["fts", "dense", "hybrid", "rerank"]
+ENCODER_REST = 60.0
+"""Seconds after which an encoder that could not be loaded is tried again."""
 DEPTH = 100
 """Candidates of each ranking."""
 RERANKED = 30
@@ -54,13 +61,9 @@ class Retriever:
         self._encoder = encoder
         self._reranker = reranker
         self._late = late
+        self._encoder_rests = 0.0  # until when one that could not be loaded is not tried again
         self._vectors = VectorIndex(encoder.name) if encoder else None
         self._frequencies: dict[tuple[int, str], int] = {}
-
-    @property
-    def hybrid(self) -> bool:
-        """Say whether meaning is searched too: the scale of a hit's score depends on it."""
-        return self._encoder is not None
 
     def search(
         self,
@@ -82,7 +85,7 @@ class Retriever:
         asked = [text for text in (question, context) if text.strip()]
         if not asked:
             return []
-        encoded = self._encoder.encode(asked, telling=False) if self._encoder and stage != "fts" else None
+        encoded = self._encoded(asked) if stage != "fts" else None
         found = [
             self._rankings(words, text, encoded.whole[at] if encoded else None, generation, collection, stage)
             for at, text in enumerate(asked)
@@ -101,13 +104,24 @@ class Retriever:
         chosen = [chunk_id for chunk_id in order if chunk_id in rows][:limit]
         if encoded and self._vectors and stage == "rerank":  # a follow-up is near what its whole question is near
             nearness = [self._vectors.cosines(query, chosen) for query in encoded.whole]
-            cosine = {each: max(near[each] for near in nearness) for each in chosen if each in nearness[0]}
+            cosine = {each: max(near.get(each, -1.0) for near in nearness) for each in chosen if each in nearness[0]}
         covered = [words.coverage(query_terms(text), chosen) for text in asked]
         coverage = {each: max(part[each] for part in covered) for each in chosen}
         stages = {
             "fts": bm25, "dense": cosine, "fused": fused, "evidence": weighed, "rerank": reranked, "coverage": coverage
         }  # fmt: skip
         return [self._hit(rows[chunk_id], following, _scores_of(chunk_id, stages)) for chunk_id in chosen]
+
+    def _encoded(self, asked: Sequence[str]) -> Encoded | None:
+        """Encode what is asked; None without an encoder, and while it cannot be loaded: then words alone are searched."""
+        if self._encoder is None or time.monotonic() < self._encoder_rests:
+            return None
+        try:
+            return self._encoder.encode(asked, telling=False)
+        except ModelError as error:
+            self._encoder_rests = time.monotonic() + ENCODER_REST
+            _log.warning("Words alone are searched for a minute: %s", error)
+            return None
 
     def _rankings(
         self, words: LexicalIndex, text: str, query: Vectors | None, generation: int, collection: str, stage: Stage

@@ -6,6 +6,7 @@ Exact search: 100,000 vectors of 384 take some milliseconds on two cores (docs/L
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from assistant.retrieval.encoder import Vectors
+
+REST_FROM, REST_FACTOR = 0.1, 10
+"""A follow that took longer than this many seconds is repeated after ten times as long at the earliest."""
 
 
 class VectorIndex:
@@ -22,30 +26,43 @@ class VectorIndex:
         self._encoder = encoder
         self._lock = threading.Lock()
         self._generation = -1
+        self._rests = 0.0  # until when it does not follow
         self._ids: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._collections: npt.NDArray[np.str_] = np.zeros(0, np.str_)
         self._vectors: Vectors = np.zeros((0, 0), np.float32)
 
     def follow(self, db: Any, generation: int) -> None:
-        """Take over what changed since the last call: vectors already here are not read again."""
+        """Take over what changed since the last call: vectors already here are not read again.
+
+        In a large index that changes all the time a follow costs, so it rests: what is new is found a little later.
+        """
         with self._lock:
-            if generation == self._generation:
+            started = time.monotonic()
+            if generation <= self._generation or started < self._rests:
                 return
             rows = db.execute(
                 "select v.chunk_id, d.collection from vectors v join chunks c on c.id = v.chunk_id "
                 "join documents d on d.id = c.document_id where v.encoder = ? order by v.chunk_id",
                 [self._encoder],
             ).fetchall()
-            at = {int(chunk_id): place for place, chunk_id in enumerate(self._ids)}
-            loaded = dict(_read(db, [row[0] for row in rows if row[0] not in at]))
-            rows = [row for row in rows if row[0] in loaded or row[0] in at]  # another process may have removed some since
-            width = self._vectors.shape[1] if not loaded else len(next(iter(loaded.values())))
-            vectors = np.zeros((len(rows), width), np.float32)
-            for place, (chunk_id, _) in enumerate(rows):
-                vectors[place] = loaded[chunk_id] if chunk_id in loaded else self._vectors[at[chunk_id]]
-            self._ids, self._vectors = np.array([row[0] for row in rows], np.int64), vectors
+            ids = np.array([row[0] for row in rows], np.int64)
+            if not np.array_equal(ids, self._ids):
+                here = np.isin(ids, self._ids, assume_unique=True)
+                loaded = dict(_read(db, ids[~here].tolist()))
+                there = here | np.array([chunk_id in loaded for chunk_id in ids.tolist()], bool)
+                ids, here = ids[there], here[there]  # another process may have removed some since
+                width = len(next(iter(loaded.values()))) if loaded else self._vectors.shape[1]
+                vectors = np.zeros((len(ids), width), np.float32)
+                if here.any():
+                    vectors[here] = self._vectors[np.searchsorted(self._ids, ids[here])]
+                for place in np.flatnonzero(~here):
+                    vectors[place] = loaded[int(ids[place])]
+                self._ids, self._vectors = ids, vectors
+                rows = [row for row, kept in zip(rows, there, strict=True) if kept]
             self._collections = np.array([row[1] for row in rows], np.str_)
             self._generation = generation
+            took = time.monotonic() - started
+            self._rests = started + REST_FACTOR * took if took > REST_FROM else 0.0
 
     def search(self, query: Vectors, *, limit: int, collection: str) -> dict[int, float]:
         """Return the `limit` nearest chunks with their cosine, nearest first."""

@@ -17,9 +17,9 @@ from assistant.documents.intake import AddReport, Progress
 from assistant.documents.reading import SUFFIXES
 from assistant.documents.store import MAIN, WatchedFolder
 from assistant.services import Services
+from assistant.uploads import Uploads
 from assistant.web.admin_view import panel, plural, table, tight
 from assistant.web.notice import notice_html
-from assistant.web.uploads import Uploads
 from assistant.web.who import require_admin
 from feedback.errors import DocumentError, NightschoolError
 from feedback.records import User

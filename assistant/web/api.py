@@ -122,6 +122,7 @@ def _document_page(document: Document, marked: Passage | None) -> str:
         place=(marked.start, marked.end) if marked and same else (0, 0),
         pages=document.pages,
         page_word=page_word(document.name).capitalize(),
+        collection="" if document.collection == MAIN else document.collection,
     )
     note = "" if document.current else OLD
     if marked and not found:

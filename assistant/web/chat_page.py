@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from assistant.web.notice import notice_html
 from assistant.web.who import signed_in
 from feedback.errors import NightschoolError
 from feedback.records import Passage, Step, User
+
+_log = logging.getLogger(__name__)
 
 PIECE_SECONDS = 0.05
 """Text goes to the page at most this often; the server's ceiling is about 320 events a second, for everybody together."""
@@ -127,6 +130,10 @@ class ChatPage:
             # nothing was stored: the question goes back into its box
             chat = self._messages(conversation_id, user) if conversation_id else skip
             box, notice = question, notice_html(str(error))
+        except Exception as error:  # the outer edge of the page: it must not stay in its waiting state
+            _log.exception("A question could not be answered")
+            chat = skip
+            box, notice = question, notice_html(f"Something failed ({type(error).__name__}): ask again, and tell an admin.")
         yield chat, box, conversation_id, notice, gr.update(visible=True), gr.update(visible=False)
 
     def stop(self, conversation_id: str, request: gr.Request) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cache
 from html import escape
 from typing import Any
+from urllib.parse import quote
 
 import nh3
 from markdown_it import MarkdownIt
@@ -15,6 +17,7 @@ from markdown_it.token import Token
 ANCHOR = "passage"
 """The id of the first marked block: a link ends in #passage."""
 
+_ABSOLUTE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|/|#")
 _MARKED = ("paragraph_open", "tr_open", "fence", "code_block", "html_block")
 """The smallest blocks that are marked: a paragraph (also one in a list item), a row of a table, a piece of code."""
 
@@ -31,13 +34,17 @@ def render_page(
     place: tuple[int, int] = (0, 0),
     pages: Sequence[int] = (),
     page_word: str = "Page",
+    collection: str = "",
 ) -> tuple[str, bool]:
     """Return the page's Markdown as safe HTML, and whether `passage` was found and marked in it.
 
     `place` are its offsets in `text` where they are known, else (0, 0); `pages` the offsets at which page 1, 2, ... begins,
-    called `page_word`. Raw HTML in the page is shown as text. Relative links lead to the other pages of the documents.
+    called `page_word`. Raw HTML in the page is shown as text. Relative links lead to the other pages of the documents,
+    within `collection` where one is named.
     """
     tokens = _markdown().parse(text)
+    if collection:
+        _keep_within(tokens, collection)
     lines = _marked_lines(text, passage, place) if passage else frozenset()
     first = True
     for token in _blocks(tokens):
@@ -46,7 +53,7 @@ def render_page(
             if first:
                 token.attrSet("id", ANCHOR)
                 first = False
-    tokens = _with_page_numbers(tokens, [_line_of(text, start) for start in pages], page_word)
+    tokens = _with_page_numbers(tokens, _lines_of(text, pages), page_word)
     html = _markdown().renderer.render(tokens, _markdown().options, {})
     return nh3.clean(str(html), attributes=_attributes(), link_rel="noopener noreferrer"), not first
 
@@ -63,6 +70,28 @@ def _with_page_numbers(tokens: list[Token], starts: list[int], word: str) -> lis
                 done = begun
         numbered.append(token)
     return numbered
+
+
+def _keep_within(tokens: list[Token], collection: str) -> None:
+    """Let relative links name the collection."""
+    for token in tokens:
+        for inner in token.children or ():
+            link = str(inner.attrGet("href") or "")
+            if inner.type == "link_open" and link and not _ABSOLUTE.match(link):
+                path, mark, anchor = link.partition("#")
+                joined = "&" if "?" in path else "?"
+                inner.attrSet("href", f"{path}{joined}collection={quote(collection, safe='')}{mark}{anchor}")
+
+
+def _lines_of(text: str, offsets: Sequence[int]) -> list[int]:
+    """Return the numbers of the lines at which the offsets, in their order, lie; one pass over the text."""
+    lines: list[int] = []
+    line = at = 0
+    for offset in offsets:
+        line += text.count("\n", at, offset)
+        at = offset
+        lines.append(line)
+    return lines
 
 
 def _line_of(text: str, offset: int) -> int:

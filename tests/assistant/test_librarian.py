@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from assistant import librarian
+from assistant.documents.reading import Reader
 from assistant.documents.store import WatchedFolder
 from assistant.librarian import Librarian
 from assistant.library import Library
@@ -82,13 +83,39 @@ def test_a_watched_folder_is_looked_at_by_schedule(library: Library, tmp_path: P
         until(lambda: library.store.paths() == ["b.md"])
 
 
-def test_without_a_schedule_no_folder_is_looked_at(library: Library, tmp_path: Path) -> None:
-    (tmp_path / "a.md").write_text("text")
-    library.store.watch(WatchedFolder(root=str(tmp_path)))
+def test_without_a_schedule_folders_are_looked_at_at_the_start_alone(library: Library, tmp_path: Path) -> None:
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "a.md").write_text("text")
+    library.store.watch(WatchedFolder(root=str(tmp_path / "pages")))
     with Librarian(library, minutes=0) as keeper:
+        assert keeper.looked.wait(20)
+        (tmp_path / "pages" / "b.md").write_text("text")
         time.sleep(0.3)
-    assert keeper.last_report is None
-    assert library.store.paths() == []
+    assert library.store.paths() == ["a.md"]
+
+
+def test_a_file_that_could_not_be_read_is_said_once_and_not_tried_again_until_it_changes(
+    library: Library, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "bad.pdf").write_text("no PDF")
+    library.store.watch(WatchedFolder(root=str(pages)))
+    tried: list[str] = []
+    read = Reader.read
+
+    def counted(self: Reader, file: Path, *, name: str = "") -> Any:
+        tried.append(name)
+        return read(self, file, name=name)
+
+    monkeypatch.setattr(Reader, "read", counted)
+    with caplog.at_level(logging.WARNING):
+        first, second = library.refresh(), library.refresh()
+    assert first.unread == second.unread == library.unread and "bad.pdf" in first.unread[0]
+    assert tried == ["bad.pdf"]
+    (pages / "bad.pdf").write_text("no PDF either")
+    library.refresh()
+    assert tried == ["bad.pdf", "bad.pdf"]
 
 
 def test_a_failure_is_said_once_and_tried_again_and_folders_are_still_looked_at(

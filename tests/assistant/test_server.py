@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 
-from assistant.config import NightSettings
+from assistant import server
+from assistant.config import DocumentSettings, NightSettings
 from assistant.one_time import OneTimePasswords
-from assistant.server import FIRST_ADMIN, Server, build, first_login
+from assistant.server import FIRST_ADMIN, Server, build, documents_lines, first_login, librarian_of, set_up
 from assistant.services import Services
 from feedback.errors import SettingsError
 from feedback.store import FeedbackStore
@@ -95,16 +96,16 @@ def test_a_bad_cron_ends_the_start_before_a_password_is_made(empty: Services) ->
 def test_the_first_login_is_made_and_printed_once_the_server_is_open(
     store: FeedbackStore, passwords: OneTimePasswords, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server = Server(FastAPI(), ["Open http://here"], passwords)
+    served = Server(FastAPI(), ["Open http://here"], passwords)
     assert store.users() == []
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread = threading.Thread(target=served.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         said, deadline = "", time.monotonic() + 30
         while "First login" not in said and time.monotonic() < deadline:
             time.sleep(0.02)
             said += capsys.readouterr().out
-        server.should_exit = True
+        served.should_exit = True
         thread.join(15)
     assert said.startswith("Open http://here")
     found = re.search(r"First login: (\S+) / (\S+)", said)
@@ -115,5 +116,24 @@ def test_uploads_come_back_when_the_index_was_built_anew(bare: Services) -> None
     folder = bare.home.uploads / "human%20resources"
     folder.mkdir(parents=True)
     (folder / "leave.md").write_text("# Leave\n\n27 days.\n")
-    build(bare)
+    with librarian_of(bare) as librarian:
+        assert librarian.looked.wait(20)
     assert bare.documents.paths("human resources") == ["leave.md"]
+
+
+def test_a_start_says_what_it_answers_from_and_what_could_not_be_read(bare: Services, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "broken.pdf").write_text("no PDF")
+    settings = bare.settings.model_copy(update={"documents": DocumentSettings(folder=str(folder), encoder="none")})
+    services = replace(bare, settings=settings)
+    set_up(services)
+    with librarian_of(services) as librarian:
+        said = documents_lines(services, librarian)
+    assert any("broken.pdf" in line for line in said) and any("Nightschool answers from" in line for line in said)
+
+
+def test_a_start_does_not_wait_for_a_folder_that_takes_long(bare: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "FIRST_LOOK_SECONDS", 0.01)
+    idle = librarian_of(bare)  # not started: as one that is still reading
+    assert any("still being read" in line for line in documents_lines(bare, idle))

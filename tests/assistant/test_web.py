@@ -477,3 +477,13 @@ def test_a_choice_of_collection_is_offered_where_there_is_one_and_obeyed(own: Se
     last = list(page.ask("What may a room in London cost?", False, "hr", "", request))[-1]
     assert "180 a night" in last[0][-1]["content"][0] and "Searched in hr" in json.dumps(last[0])
     assert page.open(request)[-1]["value"] == "hr", "the choice stays"
+
+
+def test_links_of_a_page_stay_within_its_collection() -> None:
+    from assistant.web.document_view import render_page
+
+    text = "# A\n\n[b](b.md) [c](../c.md#top) [out](https://example.com/x) [here](#a)\n"
+    html, _ = render_page(text, collection="hr & co")
+    assert 'href="b.md?collection=hr%20%26%20co"' in html and 'href="../c.md?collection=hr%20%26%20co#top"' in html
+    assert 'href="https://example.com/x"' in html and 'href="#a"' in html
+    assert 'href="b.md"' in render_page(text)[0]

@@ -10,9 +10,9 @@ import pytest
 
 from assistant.documents.store import WatchedFolder
 from assistant.services import Services
+from assistant.uploads import Uploads, folder_name
 from assistant.web.admin_documents import DocumentsPanel
 from assistant.web.admin_questions import QuestionsPanel
-from assistant.web.uploads import Uploads, folder_name
 from feedback.errors import DocumentError
 from feedback.records import Turn
 
@@ -171,3 +171,12 @@ def test_a_sent_question_stands_open_with_its_pages_until_it_is_closed(own: Serv
     assert "Closed. anna reads this" in notice and text == "" and choice["value"] is None and form["visible"] is False
     (closed,) = own.store.open_questions(closed=True)
     assert (closed.closed_by, closed.resolution) == ("ada", "See the page Moon.")
+
+
+def test_an_upload_that_a_dying_server_left_half_done_is_undone(own: Services) -> None:
+    folder = own.home.uploads / "main"
+    (folder / ".before").mkdir(parents=True)
+    (folder / ".before" / "desk.md").write_text("# Desk\n\nThe good one.\n")
+    (folder / "desk.md").write_text("half")
+    Uploads(own.home.uploads, own.library, max_bytes=1000)
+    assert kept(own) == ["main/desk.md"] and "The good one." in (folder / "desk.md").read_text()

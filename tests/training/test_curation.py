@@ -390,3 +390,9 @@ def test_an_answer_that_took_several_steps_teaches_nothing() -> None:
 
 def test_a_liked_refusal_that_the_check_after_the_model_made_is_learned_as_the_refusal() -> None:
     assert example(rated(answer=REFUSAL, finish="refused", thumb="up")).completion == REFUSAL
+
+
+def test_what_an_agent_was_asked_teaches_nothing_even_without_a_step() -> None:
+    one = rated(correction="€42")
+    asked = dataclasses.replace(one.turn.asked, sampling={"plan": "agent"})
+    assert reason(dataclasses.replace(one, turn=dataclasses.replace(one.turn, asked=asked))) == curation.STEPS

@@ -161,3 +161,13 @@ def test_pages_are_taken_away_for_whole_facts_and_only_what_no_other_page_answer
 def test_a_question_may_name_the_collection_that_it_asks(tmp_path: Path) -> None:
     named, free = load_questions(write(tmp_path / "q.jsonl", GOOD | {"collection": "policies"}, GOOD | {"id": "other"}))
     assert (named.collection, free.collection) == ("policies", "")
+
+
+def test_a_question_that_another_page_still_answers_loses_the_source_that_is_gone() -> None:
+    rows = [QuestionRow(id="a", fact="a", question="?", answer="x", sources=("one.md", "two.md"))] + [
+        QuestionRow(id=f"b{n}", fact=f"b{n}", question="?", answer="x", sources=(f"{n}.md",)) for n in range(8)
+    ]
+    for seed in range(6):
+        changed, gone = take_pages_away(rows, 0.4, seed=seed)
+        left = {source for row in changed for source in row.sources}
+        assert gone and left.isdisjoint(gone)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import pytest
 
 from assistant.documents.chunks import Splitter
 from assistant.documents.store import DocumentStore
-from assistant.retrieval.encoder import Encoder
+from assistant.retrieval.encoder import Encoded, Encoder
 from assistant.retrieval.index import embed_pending
 from assistant.retrieval.reranker import open_reranker
 from assistant.retrieval.search import RERANKED, Hit, Retriever
+from feedback.errors import ModelError
 
 Fill = Callable[..., DocumentStore]
 PAGES = {
@@ -58,7 +59,6 @@ def test_what_meaning_alone_misses_is_found_by_words(hybrid: Retriever, code: st
 
 
 def test_without_an_encoder_words_decide(by_words: Retriever) -> None:
-    assert not by_words.hybrid
     best = by_words.search("How much may a hotel night cost in Eastmere?", limit=3)[0]
     assert (best.document, best.title) == ("hotels.md", "Hotels > Price limit")
     assert best.score == best.scores["coverage"]
@@ -221,3 +221,28 @@ def test_threads_share_a_retriever(hybrid: Retriever) -> None:
     for thread in threads:
         thread.join(30)
     assert answers == [["hotels.md"]] * 9
+
+
+class LostEncoder:
+    """An encoder whose files are gone."""
+
+    name = "lost"
+    max_tokens = 256
+
+    def __init__(self) -> None:
+        self.tries = 0
+
+    def encode(self, texts: Sequence[str], *, telling: bool) -> Encoded:
+        self.tries += 1
+        raise ModelError("The encoder cannot be loaded: set documents.encoder.")
+
+
+def test_while_the_encoder_cannot_be_loaded_words_alone_are_searched_and_it_is_not_tried_for_each_question(
+    fill: Fill, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost = LostEncoder()
+    retriever = Retriever(fill(PAGES), lost)
+    for _ in range(3):
+        best = retriever.search("How much may a hotel night cost in Eastmere?", limit=1)[0]
+        assert best.document == "hotels.md" and best.score == best.scores["coverage"]
+    assert lost.tries == 1 and len(caplog.records) == 1

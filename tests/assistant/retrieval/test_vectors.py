@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from assistant.documents.store import DocumentStore
+from assistant.retrieval import vectors
 from assistant.retrieval.index import embed_pending
 from assistant.retrieval.vectors import VectorIndex
 
@@ -172,3 +173,22 @@ def test_threads_search_while_the_index_follows(fill: Fill, word_encoder: Any) -
     assert failures == []
     assert min(searches) > 0
     check(index, store, query)
+
+
+def test_an_older_generation_takes_nothing_back_and_a_slow_follow_rests(
+    fill: Fill, word_encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = word_encoder()
+    store = fill(pages(0, 4))
+    embed_pending(store, encoder)
+    index, query = VectorIndex(encoder.name), encoder.encode(["page1"], telling=False).whole[0]
+    check(index, store, query)
+    index.follow(store.connections.db, 0)
+    check(index, store, query)
+    monkeypatch.setattr(vectors, "REST_FROM", -1.0)  # every follow counts as slow
+    monkeypatch.setattr(vectors, "REST_FACTOR", 1e6)
+    for begin in (4, 6):
+        fill(pages(begin, begin + 2))
+        embed_pending(store, encoder)
+        index.follow(store.connections.db, store.generation())
+    assert len(index.search(query, limit=50, collection="")) == 6, "the last ones are found after the rest"

@@ -28,6 +28,8 @@ class Uploads:
         self._library = library
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
+        for folder in self._root.glob("*/"):
+            _put_back(folder)
 
     def add(self, files: Sequence[Path], *, collection: str, progress: Progress | None = None) -> AddReport:
         """Keep the files and take them in as documents; the report has a sentence for each that was not.
@@ -110,6 +112,14 @@ class Uploads:
                     (folder / _BEFORE / name).replace(folder / name)
             for hidden in (_INCOMING, _BEFORE):
                 shutil.rmtree(folder / hidden, ignore_errors=True)
+
+
+def _put_back(folder: Path) -> None:
+    """Undo an upload that a dying server left half done: what it was to replace stands again."""
+    for file in (folder / _BEFORE).glob("*"):
+        file.replace(folder / file.name)
+    for hidden in (_INCOMING, _BEFORE):
+        shutil.rmtree(folder / hidden, ignore_errors=True)
 
 
 _INCOMING, _BEFORE = ".incoming", ".before"  # hidden: no document is looked for there
