@@ -72,7 +72,7 @@ def packaged_folder() -> Path:
 def load_tokenizer(name: str) -> Any:
     """Return the tokenizer (of the tokenizers library) of an encoder in a folder, without its cutting and padding; or None.
 
-    None: there is no folder, so sizes are estimated by characters until the encoder is there. Raises ModelError for a damaged
+    None: there is no folder of this name, so sizes are estimated by characters. Raises ModelError for a damaged
     file.
     """
     if name == NONE:
@@ -170,17 +170,23 @@ def _load(name: str, source: str) -> tuple[Any, Any, bool, int, frozenset[int]]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModel.from_pretrained(source).eval()
-        pooling = _read_json(Path(source) / "1_Pooling" / "config.json")
-        sizes = _read_json(Path(source) / "sentence_bert_config.json")
+        pooling = _read_json(source, "1_Pooling/config.json")
+        sizes = _read_json(source, "sentence_bert_config.json")
     except (OSError, ValueError, SafetensorError, RuntimeError, ImportError) as error:
         raise ModelError(
             f"The encoder {name!r} cannot be loaded ({str(error).splitlines()[0]}): set documents.encoder to a Hugging Face "
             f'name or folder, to "{PACKAGED}", or to "{NONE}".'
         ) from error
+    first_token = bool(pooling.get("pooling_mode_cls_token"))
+    if pooling and not first_token and not pooling.get("pooling_mode_mean_tokens"):
+        raise ModelError(
+            f"The encoder {name!r} pools its tokens neither by their mean nor by the first one, which is all that is known here: "
+            f'set documents.encoder to another one, or to "{PACKAGED}".'
+        )
     positions = int(getattr(model.config, "max_position_embeddings", 512))
     # of some models (RoBERTa) the first positions are not for tokens: their tokenizers know
     most = min(int(sizes.get("max_seq_length", positions)), positions, int(tokenizer.model_max_length))
-    return model, tokenizer, bool(pooling.get("pooling_mode_cls_token")), most, _idle_tokens(tokenizer)
+    return model, tokenizer, first_token, most, _idle_tokens(tokenizer)
 
 
 def _idle_tokens(tokenizer: Any) -> frozenset[int]:
@@ -193,5 +199,9 @@ def _idle_tokens(tokenizer: Any) -> frozenset[int]:
     return frozenset(idle)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+def _read_json(source: str, name: str) -> dict[str, Any]:
+    """Return a file of an encoder's folder (or of its place on the hub), {} where it has none."""
+    from transformers.utils import cached_file
+
+    found = cached_file(source, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False)
+    return dict(json.loads(Path(found).read_text(encoding="utf-8"))) if found else {}

@@ -139,6 +139,12 @@ def test_a_damaged_encoder_is_one_sentence(tiny_bert: Callable[..., Path]) -> No
     refused(str(folder), "cannot be loaded")
 
 
+def test_a_pooling_that_is_not_known_is_refused(tiny_bert: Callable[..., Path]) -> None:
+    folder = tiny_bert(pooling="cls_token")
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_lasttoken": true}')
+    refused(str(folder), "neither by their mean nor by the first one")
+
+
 @pytest.mark.parametrize("name", ["not a name!", "/no/such/folder"])
 def test_a_name_that_names_nothing_is_one_sentence(name: str) -> None:
     refused(name, rf"The encoder '{name}' cannot be loaded")
