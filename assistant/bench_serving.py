@@ -7,6 +7,7 @@ the two, so that a change of the machine's speed meets both; no question is aske
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import statistics
 import tempfile
@@ -55,6 +56,7 @@ def bench_serving(*, base: BaseModel, streams: Sequence[int] = (1, 8), blocks: i
     """
     company = sample_company()
     questions = [row.question for row in load_questions(company / "questions" / "practice.jsonl")]
+    _check_enough(len(questions), _needed(streams, blocks, block))
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "models").symlink_to(base.path.parent)
         name = base.name if (base.path / "base.json").is_file() else str(base.path)
@@ -62,6 +64,15 @@ def bench_serving(*, base: BaseModel, streams: Sequence[int] = (1, 8), blocks: i
         with open_services(Home(Path(folder)), settings) as services:
             services.library.add_folder(company / "handbook")
             return measure(services, questions=questions, streams=streams, blocks=blocks, block=block)
+
+
+def _needed(streams: Sequence[int], blocks: int, block: int) -> int:
+    return (blocks + 1) * block * len(streams)
+
+
+def _check_enough(there: int, needed: int) -> None:
+    if there < needed:
+        raise EngineError(f"The serving benchmark needs {needed} questions that reach the model, and has {there}.")
 
 
 def measure(services: Services, *, questions: Sequence[str], streams: Sequence[int], blocks: int, block: int) -> dict[str, Any]:
@@ -75,11 +86,11 @@ def measure(services: Services, *, questions: Sequence[str], streams: Sequence[i
         raise EngineError(
             f'The serving benchmark compares with llama.cpp, and {engine.name} serves: set engine.kind = "llama_cpp".'
         )
-    prepared = [_Question(text=question, messages=services.prompts.prepare(question).messages) for question in questions]
-    asked = [question for question in prepared if question.messages]  # the others are refused without a model
-    needed = (blocks + 1) * block * len(streams)
-    if len(asked) < needed:
-        raise EngineError(f"The serving benchmark needs {needed} questions that reach the model, and has {len(asked)}.")
+    needed = _needed(streams, blocks, block)
+    prepared = (_Question(text=question, messages=services.prompts.prepare(question).messages) for question in questions)
+    reaching = (question for question in prepared if question.messages)  # the others are refused without a model
+    asked = list(itertools.islice(reaching, needed))
+    _check_enough(len(asked), needed)
     user = services.store.add_user("serving-benchmark", secrets.token_urlsafe(), "employee")
     ours, bare = _ours(services, user.id), _bare(services, engine)
     supply = iter(asked)

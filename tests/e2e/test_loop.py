@@ -67,9 +67,6 @@ def test_the_loop_closes_and_a_running_stream_finishes_on_its_version(
     serve: Callable[..., Any],
     chromium: Any,
 ) -> None:
-    quick_settings = quick_settings.model_copy(
-        update={"documents": quick_settings.documents.model_copy(update={"encoder": "minilm"})}
-    )
     weights = home.models / "smollm2-135m-instruct" / "hf" / "model.safetensors"
     base_before = digest(weights)
     with open_services(home, quick_settings) as services:

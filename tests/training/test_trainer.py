@@ -178,7 +178,7 @@ def alive(pid: int) -> bool:
 
 
 def test_killed_and_stopped_and_started_again_it_ends_with_the_adapter_of_an_undisturbed_training(make_run: MakeRun) -> None:
-    settings: dict[str, Any] = {"epochs": 24.0, "checkpoint_seconds": 0.05}
+    settings: dict[str, Any] = {"epochs": 16.0, "checkpoint_seconds": 0.05}
     undisturbed = make_run(name="r0001", **settings)
     assert train_here(undisturbed) is not None
     disturbed = make_run(name="r0002", nice=7, **settings)
@@ -200,9 +200,9 @@ def test_killed_and_stopped_and_started_again_it_ends_with_the_adapter_of_an_und
     code, errors = finish(start(disturbed))
     assert code == EXIT_DONE, errors
     figures = result(disturbed)
-    assert figures["outcome"] == "done" and figures["resumed_from"] > 0 and figures["steps"] == 144
+    assert figures["outcome"] == "done" and figures["resumed_from"] > 0 and figures["steps"] == 96
     assert figures["nice"] == min(19, os.nice(0) + 7)  # it yields to the server
-    assert [line["step"] for line in progress(disturbed)] == list(range(1, 145))
+    assert [line["step"] for line in progress(disturbed)] == list(range(1, 97))
     expected, got = weights(undisturbed), weights(disturbed)
     assert expected.keys() == got.keys()
     for name, value in expected.items():
