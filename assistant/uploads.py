@@ -28,6 +28,9 @@ class Uploads:
         self._library = library
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
+
+    def recover(self) -> None:
+        """Undo what a dead server left half done; for the one server of a home, before it takes in anything."""
         for folder in self._root.glob("*/"):
             _put_back(folder)
 

@@ -37,6 +37,7 @@ class DocumentsPanel:
         self._library = services.library
         max_bytes = services.settings.documents.max_mb * 1_000_000
         self._uploads = Uploads(services.home.uploads, services.library, max_bytes=max_bytes)
+        self._uploads.recover()
 
     def open(self, request: gr.Request) -> tuple[Any, ...]:
         """Show everything: (table, collection, document to remove)."""

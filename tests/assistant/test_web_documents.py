@@ -178,5 +178,7 @@ def test_an_upload_that_a_dying_server_left_half_done_is_undone(own: Services) -
     (folder / ".before").mkdir(parents=True)
     (folder / ".before" / "desk.md").write_text("# Desk\n\nThe good one.\n")
     (folder / "desk.md").write_text("half")
-    Uploads(own.home.uploads, own.library, max_bytes=1000)
+    beside = Uploads(own.home.uploads, own.library, max_bytes=1000)  # as a command makes one while a server takes files in
+    assert (folder / ".before" / "desk.md").exists()
+    beside.recover()
     assert kept(own) == ["main/desk.md"] and "The good one." in (folder / "desk.md").read_text()
