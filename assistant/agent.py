@@ -18,7 +18,7 @@ from assistant.agent_tools import CUT, LEAST_CHARS, TOOLS, Result, Toolbox, at_a
 from assistant.engines.base import ChatRequest, Delta, Engine, LoadedAdapter
 from assistant.hardware import PromptLimits
 from assistant.library import Library
-from assistant.prompt import Prepared
+from assistant.prompt import Prepared, lay_out
 from feedback.errors import SettingsError
 from feedback.records import Message, Passage, Step
 from feedback.wording import REFUSAL
@@ -202,9 +202,4 @@ def _make_room(at: int, content: str, fits: Callable[[Step], bool]) -> Step:
 
 
 def _first_messages(question: str, passages: Sequence[Passage], past: Sequence[Message]) -> tuple[Message, ...]:
-    blocks = [passage_block(passage) for passage in passages]
-    return (
-        Message(role="system", content=INSTRUCTIONS),
-        *past,
-        Message(role="user", content="\n\n".join([*blocks, f"Question: {question}"])),
-    )
+    return lay_out(INSTRUCTIONS, [passage_block(passage) for passage in passages], question, past)

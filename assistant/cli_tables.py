@@ -155,10 +155,10 @@ def users_add(
 @users.command("reset")
 def users_reset(context: typer.Context, name: Annotated[str, typer.Argument(help="The login name.")]) -> None:
     """Give somebody a new one-time password; his old one and all of his logins end."""
-    from assistant.one_time import OneTimePasswords
+    from feedback.store import FeedbackStore
 
     home, _ = opened(context)
-    password = OneTimePasswords(home.db).reset(name, by="command line")
+    password = FeedbackStore(home.db).reset_password(name, by="command line")
     print(f"{name} / {password}   (a one-time password: it is replaced at the next login; all other logins have ended)")
 
 

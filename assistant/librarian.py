@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from assistant.documents.intake import AddReport
 from assistant.library import Library
 from feedback.errors import ModelError
 
@@ -28,8 +27,6 @@ class Librarian:
         self._thread = threading.Thread(target=self._run, daemon=True, name="librarian")
         self._seen = -1  # the generation of the store that is encoded
         self._failures: dict[str, str] = {}
-        self._said: set[str] = set()
-        self.last_report: AddReport | None = None
         self.looked = threading.Event()
         """Set once the folders were looked at for the first time."""
 
@@ -66,11 +63,10 @@ class Librarian:
             self._seen = generation  # not what it is by now: what was added meanwhile is encoded in the next round
 
     def _look(self) -> None:
-        self.last_report = self._library.refresh(self._uploads)
-        for sentence in self.last_report.unread:
-            if sentence not in self._said:
+        said = self._library.unread
+        for sentence in self._library.refresh(self._uploads).unread:
+            if sentence not in said:  # once, not at each look
                 _log.warning("%s", sentence)
-        self._said = set(self.last_report.unread)
 
     def _attempt(self, work: Callable[[], None], said: str) -> None:
         try:

@@ -10,11 +10,11 @@ from urllib.parse import unquote
 from assistant.documents.chunks import Splitter
 from assistant.documents.intake import AddReport, Progress, add
 from assistant.documents.reading import Reader, ReadLimits
-from assistant.documents.store import MAIN, DocumentStore, WatchedFolder
+from assistant.documents.store import DEFAULT_TOKENS, MAIN, DocumentStore, WatchedFolder
 from assistant.retrieval.encoder import load_tokenizer, open_encoder
 from assistant.retrieval.index import embed_pending, pending
 from assistant.retrieval.reranker import LATE, open_reranker
-from assistant.retrieval.search import Hit, Retriever, Stage
+from assistant.retrieval.search import Retriever
 from feedback.errors import DocumentError, ModelError
 
 
@@ -22,12 +22,18 @@ class Library:
     """The documents of one home, and search over them. Opening one loads no model."""
 
     def __init__(
-        self, path: Path, *, encoder: str, reranker: str = LATE, chunk_tokens: int = 140, limits: ReadLimits | None = None
+        self,
+        path: Path,
+        *,
+        encoder: str,
+        reranker: str = LATE,
+        chunk_tokens: int = DEFAULT_TOKENS,
+        limits: ReadLimits | None = None,
     ) -> None:
         splitter = Splitter(chunk_tokens, load_tokenizer(encoder), encoder)
         self.store = DocumentStore(path, split=splitter, chunking=splitter.name)
         self.encoder = open_encoder(encoder)
-        self.retriever = Retriever(self.store, self.encoder, open_reranker(reranker), late=reranker == LATE)
+        self.search = Retriever(self.store, self.encoder, open_reranker(reranker), late=reranker == LATE).search
         self._limits = limits or ReadLimits()
         self._indexing = threading.Lock()
         self._failed: dict[tuple[str, str], str] = {}  # files that could not be read, by path and hash: not tried again
@@ -137,18 +143,3 @@ class Library:
         except ModelError as error:
             return str(error)
         return ""
-
-    def search(
-        self,
-        question: str,
-        *,
-        limit: int,
-        following: int = 0,
-        collection: str = "",
-        context: str = "",
-        stage: Stage = "rerank",
-    ) -> list[Hit]:
-        """Return the best passages for a question: see `Retriever.search`."""
-        return self.retriever.search(
-            question, limit=limit, following=following, collection=collection, context=context, stage=stage
-        )

@@ -77,10 +77,15 @@ def passage_of(number: int, hit: Hit) -> Passage:
 
 
 def render(question: str, passages: Sequence[Passage], past: Sequence[Message] = ()) -> tuple[Message, ...]:
-    """Lay out the messages: instructions, earlier messages, then the passages with the question under them."""
+    """Lay out the messages of the fixed plan, over numbered passages."""
     blocks = [f"[{passage.number}] {passage.title}\n{passage.text}" for passage in passages]
+    return lay_out(INSTRUCTIONS, blocks, question, past)
+
+
+def lay_out(instructions: str, blocks: Sequence[str], question: str, past: Sequence[Message]) -> tuple[Message, ...]:
+    """Return the messages of a question: instructions, earlier messages, then the blocks with the question under them."""
     return (
-        Message(role="system", content=INSTRUCTIONS),
+        Message(role="system", content=instructions),
         *past,
         Message(role="user", content="\n\n".join([*blocks, f"Question: {question}"])),
     )

@@ -15,10 +15,10 @@ from fastapi import FastAPI
 from assistant.config import Settings
 from assistant.home import Home
 from assistant.librarian import Librarian
-from assistant.one_time import OneTimePasswords
 from assistant.services import Services, open_services
 from assistant.web.app import create_app
 from feedback.errors import DocumentError, NightschoolError
+from feedback.store import FeedbackStore
 from training.schedule import NightClock
 
 _log = logging.getLogger(__name__)
@@ -41,21 +41,21 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def first_login(passwords: OneTimePasswords) -> tuple[str, str] | None:
+def first_login(store: FeedbackStore) -> tuple[str, str] | None:
     """Make the first admin when there is none yet; returns his name and the one-time password to print.
 
     What is printed ends up in logs and terminals: it is good for the first login, which replaces it. An only admin who has
     not logged in since gets another one, because the first may be lost.
     """
-    users = passwords.users()
+    users = store.users()
     admins = [user for user in users if user.role == "admin"]
     if not admins:
         taken = {user.name.casefold() for user in users}
         names = (FIRST_ADMIN, *(f"{FIRST_ADMIN}{number}" for number in range(2, len(users) + 2)))
         name = next(each for each in names if each not in taken)
-        return name, passwords.add(name, "admin")
+        return name, store.add_with_one_time_password(name, "admin")
     if len(admins) == 1 and admins[0].must_change_password:
-        return admins[0].name, passwords.reset(admins[0].name, by="server")
+        return admins[0].name, store.reset_password(admins[0].name, by="server")
     return None
 
 
@@ -126,18 +126,18 @@ def following(services: Services) -> Iterator[None]:
 class Server(uvicorn.Server):
     """Says what was found and where it serves once it really does; a first login is made only then, as it is shown once."""
 
-    def __init__(self, app: FastAPI, lines: list[str], passwords: OneTimePasswords) -> None:
+    def __init__(self, app: FastAPI, lines: list[str], store: FeedbackStore) -> None:
         # no logging set-up of uvicorn's own: it would close the handlers of others, and their streams with them
         super().__init__(uvicorn.Config(app, log_level="warning", log_config=None, timeout_graceful_shutdown=5))
         self.lines = lines
-        self._passwords = passwords
+        self._store = store
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and print the lines."""
         await super().startup(sockets)
         if self.should_exit:
             return
-        login = first_login(self._passwords)
+        login = first_login(self._store)
         if login:
             self.lines.append(
                 f"First login: {login[0]} / {login[1]}   (a one-time password: you choose your own when you log in)"
@@ -149,7 +149,7 @@ def build(services: Services) -> tuple[Server, NightClock]:
     """Bring the home up to date and build what serves it; nothing runs yet. Raises SettingsError for a bad night.cron."""
     clock = NightClock(services.settings.night.cron, services.ledger, lambda slot: services.start_night("schedule", slot=slot))
     app = create_app(services)
-    return Server(app, set_up(services), OneTimePasswords(services.home.db)), clock
+    return Server(app, set_up(services), services.store), clock
 
 
 def librarian_of(services: Services) -> Librarian:

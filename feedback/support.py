@@ -69,7 +69,7 @@ UNIT_SPELLINGS = {  # the name of a unit, and its other spellings; a plural s is
     "metre": "meter", "cm": "centimetre centimeter", "mm": "millimetre millimeter", "kg": "kilogram kilo", "gram": "",
     "litre": "liter", "gb": "gigabyte", "mb": "megabyte", "tb": "terabyte", "kb": "kilobyte", "person": "people",
 }  # fmt: skip
-_UNITS = {
+UNITS = {
     spelling + plural: unit
     for unit, others in UNIT_SPELLINGS.items()
     for spelling in (unit, *others.split())
@@ -233,14 +233,14 @@ def _words(text: str) -> _Words:
         follower = found[place + 1] if place + 1 < len(found) else ""
         after_tens = place > 0 and found[place - 1] in _TENS
         number = NUMBER_WORDS.get(token)
-        if token == "one" and (after_tens or follower in _UNITS):
+        if token == "one" and (after_tens or follower in UNITS):
             number = 1  # elsewhere "one" counts nothing
         if number is not None and number < 10 and after_tens:
             tokens[-1] = str(_TENS[found[place - 1]] + number)
         elif number is not None:
             tokens.append(str(number))
         else:
-            tokens.append(token if token[0].isdigit() else _UNITS.get(token) or _stem(_SAME.get(token, token)))
+            tokens.append(token if token[0].isdigit() else UNITS.get(token) or _stem(_SAME.get(token, token)))
     return _Words(tuple(tokens))
 
 

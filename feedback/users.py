@@ -13,6 +13,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import VerificationError
 from sqlite_utils import Database
 
+from feedback.audit import append_audit
 from feedback.errors import StoreError, UnknownUser, UserExists
 from feedback.part import StorePart, timestamp
 from feedback.records import Role, User
@@ -46,6 +47,22 @@ class UserStore(StorePart):
                 [user.id, user.name, _name_key(name), user.role, password_hash, user.created_at, one_time],
             )
         return user
+
+    def add_with_one_time_password(self, name: str, role: Role) -> str:
+        """Add a user with a password that is made here, and return it. Raises UserExists, or StoreError for a bad name."""
+        password = _one_time_password()
+        self.add_user(name, password, role, one_time=True)
+        return password
+
+    def reset_password(self, name: str, *, by: str) -> str:
+        """Give a user a new one-time password and return it; his old one and all of his sessions end. Raises UnknownUser."""
+        user = self.user_by_name(name)
+        password = _one_time_password()
+        password_hash = self._hash(password)
+        with self._connections.write() as db:
+            _replace_password(db, user.id, password_hash, one_time=True)
+            append_audit(db, at=self._now(), actor=by, action="user.reset", detail={"name": user.name})
+        return password
 
     def verify_user(self, name: str, password: str) -> User | None:
         """Return the user when the password is his, else None. Takes as long for an unknown name as for a known one."""
@@ -97,8 +114,7 @@ class UserStore(StorePart):
         if user.must_change_password and self.verify_user(name, password) is not None:
             raise StoreError("The new password is the one-time password: choose another one.")
         with self._connections.write() as db:
-            db.execute("UPDATE users SET password_hash = ?, must_change_password = 0 WHERE id = ?", [password_hash, user.id])
-            db.execute("DELETE FROM sessions WHERE user_id = ?", [user.id])
+            _replace_password(db, user.id, password_hash, one_time=False)
 
     def open_session(self, user_id: str, hours: float = 24) -> str:
         """Open a login session of `hours` and return its token, which only the browser keeps. Raises UnknownUser."""
@@ -148,6 +164,16 @@ def require_user(db: Database, user_id: str) -> User:
 def _user(row: dict[str, Any]) -> User:
     """Return the user that a row of _COLUMNS holds."""
     return User(**{**row, "must_change_password": bool(row["must_change_password"])})
+
+
+def _replace_password(db: Database, user_id: str, password_hash: str, *, one_time: bool) -> None:
+    """Put a password in the place of the one before, and end all sessions that it opened."""
+    db.execute("UPDATE users SET password_hash = ?, must_change_password = ? WHERE id = ?", [password_hash, one_time, user_id])
+    db.execute("DELETE FROM sessions WHERE user_id = ?", [user_id])
+
+
+def _one_time_password() -> str:
+    return secrets.token_urlsafe(12)
 
 
 def _row(rows: Any) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from feedback.support import NUMBER_WORDS, UNIT_SPELLINGS, content
+from feedback.support import NUMBER_WORDS, UNITS, content
 from feedback.values import fold
 
 MAX_WORDS = 6
@@ -16,12 +16,7 @@ MAX_WORDS = 6
 
 _CURRENCIES = {"euro": ("€", "EUR"), "dollar": ("$", "USD"), "pound": ("£", "GBP")}
 _SIGNS = {spelling.casefold(): unit for unit, spellings in _CURRENCIES.items() for spelling in spellings}
-_UNITS = {
-    spelling + plural: unit
-    for unit, others in UNIT_SPELLINGS.items()
-    for spelling in (unit, *others.split())
-    for plural in ("", "s")
-} | {"%": "percent", "per cent": "percent"}
+_UNITS = UNITS | {"%": "percent", "per cent": "percent"}
 _WORDS_OF = {number: word for word, number in NUMBER_WORDS.items()} | {1: "one"}
 
 _NUMBER = r"\d+(?:[.,:/]\d+)*"

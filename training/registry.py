@@ -27,6 +27,7 @@ from feedback.migrations import feedback_migrations
 from feedback.part import storable
 from training.durable import copy, sha256, sync
 from training.migrations import training_migrations
+from training.run_ids import run_id as named
 from training.run_ids import run_number
 
 BASE: Final = "base"
@@ -365,7 +366,7 @@ class AdapterRegistry:
             AdapterRow(
                 version=_version(row["seq"]),
                 status=row["status"],
-                run_id=None if row["run_seq"] is None else f"r{row['run_seq']:04d}",
+                run_id=None if row["run_seq"] is None else named(row["run_seq"]),
                 created_at=row["created_at"],
                 serving=_version(row["seq"]) == current,
                 promoted_at=row["promoted_at"],

@@ -23,6 +23,7 @@ from feedback.database import Connections
 from feedback.errors import NightInProgress, RunError
 from feedback.migrations import feedback_migrations
 from training.migrations import training_migrations
+from training.run_ids import run_id as named
 from training.run_ids import run_number
 
 State = Literal["curating", "training", "examining", "deciding", "done"]
@@ -126,7 +127,7 @@ class RunLedger:
 
     def folder(self, run_id: str) -> Path:
         """Return the folder of a run, which is all that the night, the trainer and the examiner share."""
-        return self._runs_dir / f"r{_seq(run_id):04d}"
+        return self._runs_dir / named(_seq(run_id))
 
     def start(self, slot: str, requested_by: str) -> Run:
         """Begin a run in this process, and make its folder; for a `slot` of "" it is "manual-<time>".
@@ -291,10 +292,10 @@ class RunLedger:
         row = self._open_row(db)
         if row is None or self._lives(row["seq"]):
             return []
-        promoted = list(db.query("SELECT reason FROM promotions WHERE by = ?", [actor(f"r{row['seq']:04d}")]))
+        promoted = list(db.query("SELECT reason FROM promotions WHERE by = ?", [actor(named(row["seq"]))]))
         if promoted:
             self._end(db, row["seq"], "succeeded", "PROMOTE", promoted[0]["reason"])
-            return [f"r{row['seq']:04d}"]
+            return [named(row["seq"])]
         done = f" at step {row['step']}" if row["step"] else ""
         self._end(
             db,
@@ -304,15 +305,15 @@ class RunLedger:
             f"The night's process {row['pid']} died while {row['state']}{done}, after {row['heartbeat_at'][:19]} UTC: "
             "what serves did not change, and a new night can be started.",
         )
-        return [f"r{row['seq']:04d}"]
+        return [named(row["seq"])]
 
     def _refuse_second(self, db: Database, slot: str) -> None:
         row = self._open_row(db)
         if row is not None:
-            raise NightInProgress(f"r{row['seq']:04d}")
+            raise NightInProgress(named(row["seq"]))
         for row in list(db.query("SELECT seq, outcome FROM runs WHERE slot = ?", [slot])):
             raise RunError(
-                f"The night of {slot} was started before (r{row['seq']:04d}, {row['outcome']}): start one by hand instead."
+                f"The night of {slot} was started before ({named(row['seq'])}, {row['outcome']}): start one by hand instead."
             )
 
     def _end(self, db: Database, seq: int, outcome: Outcome, verdict: Verdict | None, reason: str) -> None:
@@ -383,7 +384,7 @@ def _is_held(path: Path) -> bool:
 def _run(row: dict[str, Any]) -> Run:
     values = {key: value for key, value in row.items() if key not in ("seq", "candidate_seq", "cancel_requested_at")}
     candidate = None if row["candidate_seq"] is None else f"v{row['candidate_seq']:04d}"
-    return Run(id=f"r{row['seq']:04d}", candidate=candidate, **values)
+    return Run(id=named(row["seq"]), candidate=candidate, **values)
 
 
 def _seq(run_id: str) -> int:

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +19,7 @@ from assistant.documents.chunks import Split, Splitter, page_title
 from assistant.documents.schema import document_migrations
 from feedback.database import Connections
 from feedback.errors import DocumentError
-from feedback.part import storable, timestamp
+from feedback.part import storable, timestamp, utc_now
 
 MAIN = "main"
 """The collection of documents that were added without naming one."""
@@ -60,7 +59,7 @@ class WatchedFolder:
 
 
 def _now() -> str:
-    return timestamp(datetime.now(UTC))
+    return timestamp(utc_now())
 
 
 class DocumentStore:

@@ -102,7 +102,7 @@ class Retriever:
             reranked = self._reranked(asked[-1], encoded.tokens[-1] if encoded else None, list(rows)[:RERANKED], rows, weighed)
             order = reranked | {chunk_id: score for chunk_id, score in order.items() if chunk_id not in reranked}
         chosen = [chunk_id for chunk_id in order if chunk_id in rows][:limit]
-        if encoded and self._vectors and stage == "rerank":  # a follow-up is near what its whole question is near
+        if encoded and self._vectors and context and stage == "rerank":  # a follow-up is near what its whole question is near
             nearness = [self._vectors.cosines(query, chosen) for query in encoded.whole]
             cosine = {each: max(near.get(each, -1.0) for near in nearness) for each in chosen if each in nearness[0]}
         covered = [words.coverage(query_terms(text), chosen) for text in asked]

@@ -50,18 +50,24 @@ class FarPages:
         return replace(prepared, passages=tuple(replace(each, score=0.35, scores={}) for each in prepared.passages))
 
 
-def dictated(services: Services, question: str, text: str, *, far: bool = False) -> tuple[str, Turn]:
-    """Ask a model that answers `text`; give what was shown while it streamed, and the turn as it is stored."""
-    chat = Chat(
+def chat_over(services: Services, engine: Any, *, prompts: Any, rewrites: bool = False) -> Chat:
+    """Return a chat over the stores of `services`, with an engine and prompts of its own."""
+    return Chat(
         store=services.store,
-        prompts=FarPages(services.prompts) if far else services.prompts,  # type: ignore[arg-type]
-        engine=Dictated(text),  # type: ignore[arg-type]
+        prompts=prompts,
+        engine=engine,
         pool=services.pool,
         base_model="reader",
         base_hash="0" * 64,
         max_tokens=96,
         queue=2,
+        rewrites=rewrites,
     )
+
+
+def dictated(services: Services, question: str, text: str, *, far: bool = False) -> tuple[str, Turn]:
+    """Ask a model that answers `text`; give what was shown while it streamed, and the turn as it is stored."""
+    chat = chat_over(services, Dictated(text), prompts=FarPages(services.prompts) if far else services.prompts)
     user = services.store.user_by_name("anna").id
     place = services.store.start_conversation(user, history=False)
     events = list(chat.ask(user_id=user, conversation_id=place, question=question, history=False))
@@ -246,17 +252,7 @@ def test_a_large_model_makes_a_follow_up_whole_and_what_it_wrote_is_what_is_sear
     services: Services, written: str, searched: str
 ) -> None:
     engine = Rewriter(written)
-    chat = Chat(
-        store=services.store,
-        prompts=services.prompts,
-        engine=engine,  # type: ignore[arg-type]
-        pool=services.pool,
-        base_model="reader",
-        base_hash="0" * 64,
-        max_tokens=96,
-        queue=2,
-        rewrites=True,
-    )
+    chat = chat_over(services, engine, prompts=services.prompts, rewrites=True)
     user = services.store.user_by_name("anna").id
     place = services.store.start_conversation(user, history=True)
     for question in ("How many days of annual leave are there?", "And carried over?"):

@@ -73,12 +73,12 @@ def test_a_watched_folder_is_looked_at_by_schedule(library: Library, tmp_path: P
     pages.mkdir()
     (pages / "a.md").write_text("first")
     library.store.watch(WatchedFolder(root=str(pages)))
-    with Librarian(library, minutes=0.1 / 60) as keeper:
+    with Librarian(library, minutes=0.1 / 60):
         until(lambda: library.store.paths() == ["a.md"])
         (pages / "b.md").write_text("second")
         (pages / "bad.pdf").write_text("no PDF")
         until(lambda: library.store.paths() == ["a.md", "b.md"])
-        until(lambda: keeper.last_report and keeper.last_report.unread)
+        until(lambda: library.unread)
         (pages / "a.md").unlink()
         until(lambda: library.store.paths() == ["b.md"])
 

@@ -15,7 +15,6 @@ from fastapi import FastAPI
 
 from assistant import server
 from assistant.config import DocumentSettings, NightSettings
-from assistant.one_time import OneTimePasswords
 from assistant.server import FIRST_ADMIN, Server, build, documents_lines, first_login, librarian_of, set_up
 from assistant.services import Services
 from feedback.errors import SettingsError
@@ -31,47 +30,40 @@ def store(tmp_path: Path) -> Iterator[FeedbackStore]:
     store.close()
 
 
-@pytest.fixture
-def passwords(store: FeedbackStore, tmp_path: Path) -> Iterator[OneTimePasswords]:
-    passwords = OneTimePasswords(tmp_path / "new.db")
-    yield passwords
-    passwords.close()
-
-
-def test_a_home_without_an_admin_gets_one_whoever_else_there_is(store: FeedbackStore, passwords: OneTimePasswords) -> None:
+def test_a_home_without_an_admin_gets_one_whoever_else_there_is(store: FeedbackStore) -> None:
     store.add_user("root@command-line", "a random long password", "employee")
-    login = first_login(passwords)
+    login = first_login(store)
     assert login is not None and login[0] == FIRST_ADMIN
     admin = store.verify_user(*login)
     assert admin is not None and admin.role == "admin" and admin.must_change_password
 
 
-def test_a_name_that_an_employee_has_is_not_taken_from_him(store: FeedbackStore, passwords: OneTimePasswords) -> None:
+def test_a_name_that_an_employee_has_is_not_taken_from_him(store: FeedbackStore) -> None:
     store.add_user("Admin", "a random long password", "employee")
-    login = first_login(passwords)
+    login = first_login(store)
     assert login is not None and login[0] == "admin2"
 
 
-def test_a_password_that_was_never_used_is_replaced_at_the_next_start(store: FeedbackStore, passwords: OneTimePasswords) -> None:
-    lost, again = first_login(passwords), first_login(passwords)
+def test_a_password_that_was_never_used_is_replaced_at_the_next_start(store: FeedbackStore) -> None:
+    lost, again = first_login(store), first_login(store)
     assert lost is not None and again is not None and lost[0] == again[0]
     assert store.verify_user(*lost) is None and store.verify_user(*again) is not None
     store.set_password(again[0], OWN)
-    assert first_login(passwords) is None
+    assert first_login(store) is None
     assert store.verify_user(again[0], OWN) is not None
 
 
-def test_an_admin_with_a_password_of_his_own_is_left_alone(store: FeedbackStore, passwords: OneTimePasswords) -> None:
+def test_an_admin_with_a_password_of_his_own_is_left_alone(store: FeedbackStore) -> None:
     store.add_user("ada", OWN, "admin")
     store.add_user("newcomer", "handed over by ada", "admin", one_time=True)
-    assert first_login(passwords) is None
+    assert first_login(store) is None
     assert store.verify_user("newcomer", "handed over by ada") is not None
 
 
-def test_a_reset_ends_the_old_password_and_all_logins(store: FeedbackStore, passwords: OneTimePasswords) -> None:
+def test_a_reset_ends_the_old_password_and_all_logins(store: FeedbackStore) -> None:
     ben = store.add_user("ben", OWN, "employee")
     token = store.open_session(ben.id)
-    password = passwords.reset("BEN", by="command line")
+    password = store.reset_password("BEN", by="command line")
     assert store.session_user(token) is None and store.verify_user("ben", OWN) is None
     user = store.verify_user("ben", password)
     assert user is not None and user.must_change_password and user.role == "employee"
@@ -94,9 +86,9 @@ def test_a_bad_cron_ends_the_start_before_a_password_is_made(empty: Services) ->
 
 
 def test_the_first_login_is_made_and_printed_once_the_server_is_open(
-    store: FeedbackStore, passwords: OneTimePasswords, capsys: pytest.CaptureFixture[str]
+    store: FeedbackStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    served = Server(FastAPI(), ["Open http://here"], passwords)
+    served = Server(FastAPI(), ["Open http://here"], store)
     assert store.users() == []
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=served.run, kwargs={"sockets": [listening]}, daemon=True)
