@@ -12,7 +12,7 @@ from feedback.wording import CITATION
 _CITATION_LIST = re.compile(r"\[\d{1,2}(?:\s*,\s*\d{1,2})+\]")  # "[1, 2]" cites nothing, but states no value either
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)\s]*\)")
 _MARKS = re.compile(r"[*`~]|(?<!\w)_+|_+(?!\w)|^\s{0,3}#{1,6}\s", re.MULTILINE)
-_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 _FOLDS = str.maketrans(
     {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2014": " - ", "\u2015": " - "}
     | dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from assistant.chat import Done, Piece
 from assistant.config import Settings
@@ -24,6 +25,7 @@ from assistant.night import run_night
 from assistant.services import Services, open_services
 from assistant.web.app import create_app
 from feedback.records import Turn
+from training.lora_gguf import convert
 from training.registry import AdapterRegistry
 from training.runs import RunLedger
 
@@ -59,6 +61,21 @@ def overrule(home: Home, version: str) -> None:
     AdapterRegistry(home.db, home.adapters).promote(version, by="test", reason="a few steps do not pass the gate", overruled=True)
 
 
+def a_stronger(home: Home, version: str) -> str:
+    """Publish the adapter again with larger weights: a second version without a second night."""
+    registry = AdapterRegistry(home.db, home.adapters)
+    stronger = home.root / "stronger"
+    shutil.copytree(registry.path(version), stronger)
+    weights = stronger / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    for file in stronger.iterdir():
+        file.chmod(0o644)
+    save_file({key: value * 2 if "lora_B" in key else value for key, value in tensors.items()}, weights)
+    convert(stronger, home.models / "smollm2-135m-instruct" / "hf", stronger / "adapter.gguf")
+    manifest = {"base_hash": registry.show(version).manifest["base_hash"]}
+    return registry.publish(stronger, manifest, "held", None)
+
+
 @pytest.mark.browser
 def test_the_loop_closes_and_a_running_stream_finishes_on_its_version(
     home: Home,
@@ -84,8 +101,7 @@ def test_the_loop_closes_and_a_running_stream_finishes_on_its_version(
         moved = load_file(home.adapters / first / "adapter_model.safetensors")
         assert max(abs(tensor).max() for key, tensor in moved.items() if "lora_B" in key) > 0  # they start at zero
 
-        rate_some(services, 8, skip=1)
-        second = a_night(home, quick_settings.model_copy(update={"night": quick_settings.night.model_copy(update={"seed": 1})}))
+        second = a_stronger(home, first)
         assert (first, second) == ("v0001", "v0002")
 
         running = stream(services)

@@ -29,6 +29,7 @@ ABSENT = QuestionRow(id="q2", fact="f2", question="How many moons?")
         ("The cap is €140, no more", "€140"),
         ("1200 euros", "1,200 euros"),
         ("€1,200", "€1200"),
+        ("CHF 60,000, for long", "CHF 60,000"),
         ("85°C at most", "85 °C"),
         ("a **Payroll\u00a0Lead**\u2014ask her", "payroll lead"),
         ("the on-call coordinator", "On call coordinator"),
