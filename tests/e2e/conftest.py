@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from assistant.config import ChatSettings, DocumentSettings, NightSettings, Settings
+from assistant.config import ChatSettings, DocumentSettings, EngineSettings, NightSettings, Settings
 from assistant.console import sample_company
 from assistant.demo import _ask, _rate
 from assistant.home import Home
@@ -43,6 +43,7 @@ def quick_settings() -> Settings:
     data = sample_company()
     return Settings(
         documents=DocumentSettings(folder=str(data / "handbook"), encoder="none"),
+        engine=EngineSettings(starter=False),  # these tests tell the story from the bare base
         chat=ChatSettings(max_tokens=24, prompt_tokens=200, passages=1),
         night=NightSettings(
             cron="",
