@@ -12,12 +12,13 @@ from typing import Any
 from assistant.bench_retrieval import check_sources, index_folder
 from assistant.config import Settings
 from assistant.engines.base import BASE_VERSION
-from assistant.examiner import Contestant, examine_contestant, scored_of
+from assistant.examiner import Contestant, examine_contestant
 from assistant.home import Home
 from assistant.services import open_engine, open_prompts
 from training.measures import Scored
 from training.questions import QuestionRow, load_questions, take_pages_away
 from training.registry import AdapterRegistry
+from training.results import scored_of
 
 
 def bench_answers(

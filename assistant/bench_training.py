@@ -34,7 +34,7 @@ def sample_rows(home: Home, settings: Settings, *, rows: int) -> list[dict[str, 
             found: list[dict[str, Any]] = []
             for row in in_turns(load_questions(data / "questions" / "practice.jsonl")):
                 prepared = prompts.prepare(row.question)
-                completion = _completion(row, [passage.document for passage in prepared.passages])
+                completion = completion_of(row, [passage.document for passage in prepared.passages])
                 if completion and not prepared.refused:
                     found.append(
                         {
@@ -49,7 +49,8 @@ def sample_rows(home: Home, settings: Settings, *, rows: int) -> list[dict[str, 
         engine.close()
 
 
-def _completion(row: QuestionRow, given: list[str]) -> str:
+def completion_of(row: QuestionRow, given: list[str]) -> str:
+    """Return what a question should have been answered: the value with its citation, or the refusal; "" when it is not given."""
     if not row.answerable:
         return REFUSAL
     return next((f"{row.answer} [{number}]" for number, document in enumerate(given, start=1) if document in row.sources), "")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from assistant.cli_bench import bench
 from assistant.cli_documents import AnyCollectionOption, documents
+from assistant.cli_examine import examine
 from assistant.cli_tables import adapters, feedback_commands, runs, users
-from assistant.console import JsonOption, announce_import, emit, opened
+from assistant.console import JsonOption, announce_import, bring_starter, emit, opened, sample_company
 from feedback.errors import NightschoolError
+
+if TYPE_CHECKING:
+    from assistant.night_report import NightReport
 
 app = typer.Typer(
     name="nightschool",
@@ -28,6 +32,7 @@ app.add_typer(runs, name="runs")
 app.add_typer(adapters, name="adapters")
 app.add_typer(users, name="users")
 app.add_typer(bench, name="bench")
+app.command("examine")(examine)
 
 
 @app.callback()
@@ -53,7 +58,7 @@ def serve(
     from assistant.server import serve as run
 
     home, settings = opened(context, sample=sample)
-    announce_import(home, settings)
+    bring_starter(home, settings)
     if port is not None:
         settings = settings.model_copy(update={"server": settings.server.model_copy(update={"port": port})})
     run(home, settings)
@@ -73,7 +78,7 @@ def ask(
     from assistant.ask import ask_once
 
     home, settings = opened(context, sample=sample)
-    announce_import(home, settings)
+    bring_starter(home, settings)
     turn = ask_once(home, settings, question, write=None if as_json else _write, collection=collection)
     if as_json:
         emit(turn)
@@ -96,12 +101,36 @@ def night(
     home, settings = opened(context)
     with NightBar() as bar:
         report = run_night(home, settings, slot=slot, requested_by=requested_by, progress=bar.show)
-    if as_json:
-        emit(report.as_dict())
-    else:
-        print(report.as_text())
-    if report.outcome != "succeeded":
-        raise typer.Exit(1)
+    _tell(report, as_json=as_json)
+
+
+@app.command()
+def bootstrap(
+    context: typer.Context,
+    starter: Annotated[
+        Path | None, typer.Option(help="Make the starter adapter into this folder instead, from organisations written for it.")
+    ] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="With --starter: the run folder; a second call with it goes on where the first stopped.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Learn from the documents alone, before anybody has rated anything: train, examine, and put it into service if better."""
+    from assistant.bootstrap import make_starter
+    from assistant.night import run_night
+    from assistant.progress import NightBar
+
+    if (starter is None) != (work is None):
+        raise typer.BadParameter("--starter and --work go together")
+    home, settings = opened(context)
+    announce_import(home, settings)
+    with NightBar() as bar:
+        if starter is not None and work is not None:
+            folder = sample_company() / "starter"
+            emit(make_starter(home, settings, organisations=folder, work=work, out=starter, show=bar.show))
+            return
+        report = run_night(home, settings, slot="", requested_by="bootstrap", progress=bar.show, from_ratings=False)
+    _tell(report, as_json=as_json)
 
 
 @app.command()
@@ -119,6 +148,10 @@ def demo(
     keep: Annotated[
         Path | None, typer.Option(help="Play it in this (empty) home and keep it, instead of a throw-away one.")
     ] = None,
+    start: Annotated[
+        str, typer.Option(help="What serves at first: the starter adapter that ships, or the bare base.")
+    ] = "starter",
+    objective: Annotated[str, typer.Option(help="How the night learns: sft, sft+kto or sft+dpo.")] = "sft",
     as_json: JsonOption = False,
 ) -> None:
     """Play the whole story in a throw-away home: ask, rate, correct, learn, examine, and show before and after."""
@@ -128,14 +161,35 @@ def demo(
         raise typer.BadParameter(f"the demo plays in a home of its own: use --keep {context.obj} to choose it, not --home")
     if (documents is None) != (questions is None):
         raise typer.BadParameter("--documents and --questions go together")
+    if start not in ("starter", "base"):
+        raise typer.BadParameter(f"{start!r} is no start: choose starter or base")
+    if objective not in ("sft", "sft+kto", "sft+dpo"):
+        raise typer.BadParameter(f"{objective!r} is no objective: choose sft, sft+kto or sft+dpo")
     if minutes is None:
         minutes = 10.0 if quick else 30.0
-    story = Story(documents=documents, questions=questions, split_by=split_by, minutes=minutes, keep=keep)
+    story = Story(
+        documents=documents,
+        questions=questions,
+        split_by=split_by,
+        minutes=minutes,
+        keep=keep,
+        start="starter" if start == "starter" else "base",
+        objective="sft+kto" if objective == "sft+kto" else "sft+dpo" if objective == "sft+dpo" else "sft",
+    )
     result = play(story)
     if as_json:
         emit(result.as_dict())
     else:
         print(result.as_text())
+
+
+def _tell(report: NightReport, *, as_json: bool) -> None:
+    if as_json:
+        emit(report.as_dict())
+    else:
+        print(report.as_text())
+    if report.outcome != "succeeded":
+        raise typer.Exit(1)
 
 
 def _write(text: str) -> None:

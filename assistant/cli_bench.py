@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -65,6 +66,17 @@ def bench_night_command(
 
     home, settings = opened(context)
     _print(bench_night(home, settings, questions=questions), as_json=as_json)
+
+
+@bench.command("gate")
+def bench_gate_command(
+    repeats: Annotated[int, typer.Option(min=3, help="Repeats of each case, in turns over 40, 80 and 150 facts.")] = 200,
+    as_json: JsonOption = False,
+) -> None:
+    """Let the gate decide over planted contestants, some better, some worse, some no better, and count its verdicts."""
+    from training.bench_gate import bench_gate
+
+    _print({**bench_gate(repeats=repeats)}, as_json=as_json)
 
 
 @bench.command("retrieval")
@@ -139,6 +151,43 @@ def bench_answers_command(
             absent=absent,
             progress=bar.answered,
         )
+    _print(figures, as_json=as_json)
+
+
+@bench.command("curve")
+def bench_curve_command(
+    context: typer.Context,
+    work: Annotated[Path, typer.Option(help="Folder of the trainings: a second call with it goes on where the first stopped.")],
+    points: Annotated[str, typer.Option(help="Numbers of examples, with commas.")] = "25,50,100,200,400",
+    limit: Annotated[int, typer.Option(min=10, help="Most sealed questions.")] = 60,
+    start: Annotated[str, typer.Option(help="What the trainings begin from: base or starter.")] = "starter",
+    picture: Annotated[Path | None, typer.Option(help="Also draw the curve into this SVG file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what a night brings by the number of examples, on the sample company."""
+    from assistant.bench_curve import bench_curve
+    from assistant.bench_curve import picture as drawn
+
+    if not all(each.strip().isdigit() and int(each) for each in points.split(",")):
+        raise typer.BadParameter(f"{points!r} is no list of numbers: write 25,50,100 for example")
+    if start not in ("base", "starter"):
+        raise typer.BadParameter(f"{start!r} is no start: choose base or starter")
+    home, settings = opened(context)
+    data = sample_company()
+    figures = bench_curve(
+        home,
+        settings,
+        documents=data / "handbook",
+        practice=data / "questions" / "practice.jsonl",
+        sealed=data / "questions" / "sealed.jsonl",
+        points=[int(each) for each in points.split(",")],
+        work=work,
+        limit=limit,
+        from_starter=start == "starter",
+        tell=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    if picture is not None:
+        picture.write_text(drawn(figures["points"]), encoding="utf-8")
     _print(figures, as_json=as_json)
 
 

@@ -14,6 +14,19 @@ runs = typer.Typer(help="The ledger of nights.", no_args_is_help=True)
 adapters = typer.Typer(help="The adapters: what serves, what could.", no_args_is_help=True)
 users = typer.Typer(help="Who may log in.", no_args_is_help=True)
 
+METRICS = {
+    "step": "step",
+    "loss": "loss",
+    "held-out": "eval_loss",
+    "rate": "learning_rate",
+    "gradient": "grad_norm",
+    "tokens/s": "tokens_s",
+    "CPU %": "cpu_percent",
+    "MB": "rss_mb",
+    "GPU %": "gpu_percent",
+}
+METRIC_ROWS = 20
+"""Steps in the table of a run's metrics; --csv and --json give all."""
 FOLLOWS = (
     "A running server follows within two seconds and says so in /health; one that refuses it goes back to what it serves, and "
     "says why on the admin page."
@@ -76,6 +89,40 @@ def runs_show(context: typer.Context, run: Annotated[str, typer.Argument(help="A
             "examination": ExaminationStore(home.db).load(run),
         }
     )
+
+
+@runs.command("metrics")
+def runs_metrics(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(help="A run's id, such as r0001.")],
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print every step as CSV, its header naming the units.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a run's training measured: loss, rate, gradient, speed, and what it took from the machine."""
+    from training.progress_lines import read_progress, thinned, to_csv
+    from training.runs import RunLedger
+
+    if as_csv and as_json:
+        raise typer.BadParameter("--csv and --json exclude each other")
+    home, _ = opened(context)
+    ledger = RunLedger(home.db, home.runs)
+    lines = read_progress(ledger.folder(ledger.run(run).id))
+    if as_csv:
+        print(to_csv(lines), end="")
+        return
+    if as_json:
+        emit([plain(line) for line in lines])
+        return
+    show(
+        [{head: _rounded(getattr(line, field)) for head, field in METRICS.items()} for line in thinned(lines, most=METRIC_ROWS)],
+        tuple(METRICS),
+        as_json=False,
+        empty=f"{run} wrote no training steps, or its folder was removed.",
+    )
+
+
+def _rounded(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 @runs.command("cancel")

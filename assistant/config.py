@@ -9,15 +9,21 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from assistant.home import Home
 from feedback.errors import SettingsError
+from training.methods import check_combination
+from training.recipe import TRACKERS, Method, Objective
+from training.trackers import not_installed
 
 PREFIX = "NIGHTSCHOOL_"
+MOST_OF_OTHERS = 0.9
+"""The most that the rows beside the ratings may be of all that a night trains on."""
 
 
 class _Section(BaseModel):
@@ -61,6 +67,7 @@ class EngineSettings(_Section):
     queue: int = Field(
         default=32, ge=1, description="answers written and waiting, together; past it people are asked to try again"
     )
+    starter: bool = Field(default=True, description="put the starter adapter that ships into a home that has no adapter yet")
 
 
 class ChatSettings(_Section):
@@ -95,19 +102,83 @@ class NightSettings(_Section):
     min_effect: float = Field(default=0.02, ge=0, le=1, description="least gain that counts as better")
     questions: str = Field(default="", description="JSONL file of sealed questions; never trained on")
     examined: int = Field(default=150, ge=2, description="most questions of one examination, sampled by fact past that")
+    paraphrases: int = Field(default=20, ge=0, description="facts asked in two wordings at least, where there are two")
+    unanswerable: int = Field(
+        default=50,
+        ge=0,
+        description="most questions that cannot be answered; past the sealed ones, others whose pages the search leaves out",
+    )
+    pushback: int = Field(default=25, ge=0, description="most right answers that are objected to")
+    general: int = Field(default=40, ge=0, le=100, description="most general answers whose probability is compared (torch)")
+    side_by_side: bool = Field(default=True, description="also let each model write on ten general prompts, to look at")
     perplexity: bool = Field(default=True, description="also measure the perplexity of the right answers (torch)")
+    examination: float = Field(
+        default=0.5, gt=0, description="longest examination, as a share of `minutes`: past it the suites are sampled"
+    )
     max_per_user: float = Field(
         default=0.5,
         gt=0,
         le=1,
         description="largest share of the usable examples that one person can contribute; no cap with fewer than 3 raters",
     )
+    seed_share: float = Field(
+        default=0.25, ge=0, le=0.9, description="share of the rows that are questions made from the documents"
+    )
+    starter_share: float = Field(default=0.25, ge=0, le=0.9, description="share of the rows behind the starter adapter")
+    general_share: float = Field(default=0.05, ge=0, le=0.9, description="share of general rows, against forgetting")
+    absent_share: float = Field(
+        default=0.3, ge=0, le=0.9, description="share of the questions made from the documents whose page is taken away"
+    )
+    method: Method = Field(default="qlora", description="what is trained; dora, prefix and full need the transformers engine")
+    objective: Objective = Field(
+        default="sft", description="learn from examples, from corrected answers (dpo) or from thumbs (kto)"
+    )
+    start_from: Literal["starter", "base", "serving"] = Field(
+        default="starter",
+        description="weights to begin with: of the starter adapter (where method and rank are its own), of the bare base, or of "
+        "the adapter in service",
+    )
+    beta: float = Field(default=0.1, gt=0, description="how near DPO and KTO stay to what the examples taught")
+    preference_rate: float = Field(default=5e-6, gt=0)
+    preference_share: float = Field(default=0.3, gt=0, lt=1, description="share of the minutes for the DPO or KTO after SFT")
     rank: int = Field(default=16, ge=1, le=256)
-    learning_rate: float = Field(default=5e-4, gt=0)
+    learning_rate: float = Field(default=0, ge=0, description="0: by the method")
     epochs: float = Field(default=3.0, gt=0)
     batch: int = Field(default=4, ge=1)
     max_steps: int = Field(default=0, ge=0, description="0: as many as epochs and minutes allow")
     seed: int = 0
+    report_to: tuple[str, ...] = Field(
+        default=(), description="trackers that a training also writes for, into its run folder: tensorboard, trackio, wandb"
+    )
+
+    @model_validator(mode="after")
+    def _leave_the_ratings_a_part(self) -> Self:
+        shares = round(self.seed_share + self.starter_share + self.general_share, 4)
+        if shares > MOST_OF_OTHERS:
+            raise PydanticCustomError(
+                "shares",
+                "seed_share, starter_share and general_share are {shares} together: at most {most}, the rest is for the ratings",
+                {"shares": shares, "most": MOST_OF_OTHERS},
+            )
+        return self
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """Take the environment's text too, where commas part the names."""
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("report_to")
+    @classmethod
+    def _trackers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        strangers = [name for name in value if name not in TRACKERS]
+        if strangers:
+            raise PydanticCustomError("tracker", "choose from {known}", {"known": ", ".join(TRACKERS)})
+        if lacking := not_installed(value):
+            raise PydanticCustomError(
+                "tracker", "not installed here: `pip install {names}`, or leave it out", {"names": " ".join(lacking)}
+            )
+        return value
 
 
 class Settings(_Section):
@@ -131,12 +202,14 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, dict[str, str
 
 
 def _fault(error: Any, file: Path, file_values: Mapping[str, Any]) -> str:
-    *sections, key = (str(part) for part in error["loc"])
+    *sections, key = (str(part) for part in error["loc"] if not isinstance(part, int))  # a number is a place in a list
     in_file = isinstance(file_values.get(sections[0] if sections else key), dict) and (
         not sections or key in file_values[sections[0]]
     )
     where = file.name if in_file or (not sections and key in file_values) else "the environment"
     name = ".".join((*sections, key))
+    if error["type"] == "shares":
+        return f"{where}: [{name}]: {error['msg']}."
     if error["type"] == "extra_forbidden":
         return f"{where}: there is no setting {name!r}: remove it, or see docs/settings.md for the names."
     return f"{where}: {name} = {error['input']!r} is wrong: {error['msg'].lower()}."
@@ -155,9 +228,12 @@ def parse(file: Path, environment: Mapping[str, str]) -> Settings:
         if isinstance(merged.get(section, {}), dict):
             merged.setdefault(section, {}).update(entries)
     try:
-        return Settings.model_validate(merged)
+        settings = Settings.model_validate(merged)
     except ValidationError as error:
         raise SettingsError("\n".join(_fault(each, file, values) for each in error.errors())) from error
+    kind = settings.engine.kind
+    check_combination(settings.night.method, engine=None if kind == "auto" else kind)
+    return settings
 
 
 def load(home: Path | None = None) -> tuple[Home, Settings]:

@@ -51,6 +51,20 @@ def announce_import(home: Home, settings: Settings) -> None:
         print("Importing the base model; this is done once and takes about a minute.", file=sys.stderr, flush=True)
 
 
+def bring_starter(home: Home, settings: Settings) -> None:
+    """Put the starter adapter that ships into a home without adapters, where the settings allow it and it fits the base model.
+
+    The base model is imported first where it is not there yet. Raises ModelError, AdapterError.
+    """
+    from assistant.models import open_base
+    from assistant.shipped import install_starter
+    from training.registry import AdapterRegistry
+
+    announce_import(home, settings)
+    if settings.engine.starter:
+        install_starter(AdapterRegistry(home.db, home.adapters), open_base(home.models, settings.engine.base_model))
+
+
 def plain(value: Any) -> Any:
     """Turn dataclasses and paths into what JSON knows."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -1,7 +1,8 @@
 """`nightschool demo`: the whole story in one command, in a throw-away home, through the parts that really serve.
 
 Employees ask the practice questions, rate the answers and write what they should have said; a night learns from that; the
-sealed questions, which nothing of it has touched, show the difference. It starts from the bare base model.
+sealed questions, which nothing of it has touched, show the difference. It starts from the starter adapter that ships, as a
+new home does, or from the bare base model.
 """
 
 from __future__ import annotations
@@ -19,21 +20,25 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from assistant.chat import Done
 from assistant.config import ChatSettings, DocumentSettings, NightSettings, Settings, load
 from assistant.console import announce_import, sample_company
 from assistant.home import Home
+from assistant.models import open_base
 from assistant.night import run_night
 from assistant.night_report import NightReport
 from assistant.progress import NightBar, Progress
 from assistant.services import Services, open_services
+from assistant.shipped import install_starter
 from feedback.errors import DocumentError, NightschoolError
 from feedback.records import Turn
 from training.examinations import ExaminationStore
 from training.measures import score_answer
 from training.questions import QuestionRow, load_questions, split_by, take_pages_away
+from training.recipe import Objective
+from training.registry import BASE, AdapterRegistry
 
 EMPLOYEES = 6
 ASKING = 4
@@ -46,19 +51,27 @@ ASKING_SHARE, TRAINING_SHARE, EXAMINING_SHARE = 0.22, 0.40, 0.26
 SECONDS_PER_ANSWER = 1.5
 """What one answer may take before any was measured."""
 ANSWER_TOKENS = 64
+FULL_MINUTES = 20.0
+"""A shorter story examines with the sealed questions alone; a longer one has time for some of every suite."""
+_FEWER: dict[str, int] = {"unanswerable": 30, "pushback": 12}
+_ONLY_QUESTIONS: dict[str, Any] = {
+    "unanswerable": 0, "paraphrases": 0, "pushback": 0, "general": 0, "side_by_side": False, "perplexity": False
+}  # fmt: skip
 SIDE_BY_SIDE = 5
 NOT_IN_DOCUMENTS = "This is not in the documents."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Story:
-    """What is played: documents and questions (None: the sample company), and the time budget in minutes."""
+    """What is played: documents and questions (None: the sample company), the time budget in minutes, what serves at first."""
 
     documents: Path | None
     questions: Path | None
     split_by: str
     minutes: float
     keep: Path | None = None
+    start: Literal["starter", "base"] = "starter"
+    objective: Objective = "sft"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +84,7 @@ class Told:
     night: NightReport
     questions: int
     seconds: float
+    start: str  # the version that served at first; "base" without the starter adapter
     examples: list[dict[str, str]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -79,9 +93,13 @@ class Told:
         return {
             "questions": self.questions,
             "base": _marks(self.night.summaries.get("base")),
+            "starter": None if self.start == BASE else _marks(self.night.summaries.get("serving")),
             "candidate": _marks(self.night.summaries.get("candidate")),
             "difference": {"mean": decision.base_mean, "low": decision.base_low, "high": decision.base_high}
             if decision
+            else None,
+            "difference_to_starter": {"mean": decision.difference_mean, "low": decision.low, "high": decision.high}
+            if decision and self.start != BASE
             else None,
             "verdict": self.night.verdict,
             "reason": self.night.reason,
@@ -100,14 +118,15 @@ class Told:
             f"Asked {self.asked} practice questions: {self.rated_up} answers liked, {self.corrected} corrected; "
             f"{self.night.examples} examples learnt from.",
             "",
-            f"On {self.questions} sealed questions         base   after the night",
+            f"On {self.questions} sealed questions         base   {'starter   ' if data['starter'] else ''}after the night",
         ]
         for key, label in _LABELS.items():
-            before, after = data["base"].get(key), data["candidate"].get(key)
-            lines.append(f"  {label:30} {_share(before)}   {_share(after)}")
-        if data["difference"]:
-            mean, low, high = (data["difference"][key] for key in ("mean", "low", "high"))
-            lines.append(f"  difference of the score by fact: {mean:+.2f} (95 % interval {low:+.2f} to {high:+.2f})")
+            middle = f"{_share(data['starter'].get(key))}      " if data["starter"] else ""
+            lines.append(f"  {label:30} {_share(data['base'].get(key))}   {middle}{_share(data['candidate'].get(key))}")
+        for name, label in (("difference", "base"), ("difference_to_starter", "starter adapter")):
+            if data[name]:
+                mean, low, high = (data[name][key] for key in ("mean", "low", "high"))
+                lines.append(f"  score by fact against the {label}: {mean:+.2f} (95 % interval {low:+.2f} to {high:+.2f})")
         lines += [
             f"Verdict: {self.night.verdict or self.night.outcome}. {self.night.reason}",
             f"{self.seconds / 60:.1f} minutes.",
@@ -146,13 +165,14 @@ def play(story: Story) -> Told:
     folder, practice, sealed, absent = _company(story)
     with _throw_away_home(story.keep) as home, NightBar() as bar:
         sealed_file = home.root / "sealed.jsonl"
-        settings = _settings(folder, sealed_file, story.minutes, len({row.fact for row in sealed}))
+        settings = _settings(story, folder, sealed_file, len({row.fact for row in sealed}))
+        start = _begin(home, settings) if story.start == "starter" else BASE
         with open_services(home, settings) as services:
             services.library.add_folder(folder)
             services.documents.remove(absent)
             asked = _ask_all(services, practice, seconds=story.minutes * 60 * ASKING_SHARE, show=bar.show)
         pace = asked.seconds / max(1, asked.count)
-        examined = _examined(story.minutes, pace, len(sealed))
+        examined = _examined(story.minutes, pace, len(sealed), contestants=2 if start == BASE else 3)
         settings = settings.model_copy(update={"night": settings.night.model_copy(update={"examined": examined})})
         _write_rows(sealed_file, sealed)
         report = run_night(home, settings, slot="", requested_by="demo", progress=bar.show)
@@ -165,6 +185,7 @@ def play(story: Story) -> Told:
         night=report,
         questions=int(summary.get("questions") or 0),
         seconds=round(time.monotonic() - started, 1),
+        start=start,
         examples=_side_by_side(examination),
     )
 
@@ -215,7 +236,14 @@ def _throw_away_home(keep: Path | None) -> Iterator[Home]:
             shutil.rmtree(root, ignore_errors=True)
 
 
-def _settings(folder: Path, sealed_file: Path, minutes: float, facts: int) -> Settings:
+def _begin(home: Home, settings: Settings) -> str:
+    """Put the starter adapter into service, as the first start of a home does; returns what serves."""
+    registry = AdapterRegistry(home.db, home.adapters)
+    return install_starter(registry, open_base(home.models, settings.engine.base_model)) or BASE
+
+
+def _settings(story: Story, folder: Path, sealed_file: Path, facts: int) -> Settings:
+    minutes = story.minutes
     return Settings(
         documents=DocumentSettings(folder=str(folder)),
         chat=ChatSettings(max_tokens=ANSWER_TOKENS),
@@ -223,15 +251,18 @@ def _settings(folder: Path, sealed_file: Path, minutes: float, facts: int) -> Se
             cron="",
             minutes=minutes * TRAINING_SHARE,
             questions=str(sealed_file),
+            objective=story.objective,
             min_examples=20,
             min_facts=min(20, max(2, facts)),
+            examination=EXAMINING_SHARE / TRAINING_SHARE,
+            **(_ONLY_QUESTIONS if minutes < FULL_MINUTES else _FEWER),
         ),
     )
 
 
-def _examined(minutes: float, pace_s: float, sealed: int) -> int:
-    """Return how many sealed questions both contestants can answer in their share of the time."""
-    return max(24, min(sealed, int(minutes * 60 * EXAMINING_SHARE / (2 * pace_s))))
+def _examined(minutes: float, pace_s: float, sealed: int, *, contestants: int) -> int:
+    """Return how many sealed questions the contestants can answer in their share of the time."""
+    return max(24, min(sealed, int(minutes * 60 * EXAMINING_SHARE / (contestants * pace_s))))
 
 
 def _write_rows(path: Path, rows: Sequence[QuestionRow]) -> None:

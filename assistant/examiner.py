@@ -1,4 +1,4 @@
-"""The examination: contestants answer the same questions as served by the fixed plan; the gate decides elsewhere.
+"""The examination: contestants answer the same questions, as served by the fixed plan; the gate decides elsewhere.
 
 Run as a subprocess of a night: `python -m assistant.examiner RUN_FOLDER`. It reads `examine.json` and `questions.jsonl` in the
 run folder, retrieves from the documents' index, and writes `examination.json`. It never opens the store.
@@ -11,31 +11,44 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from assistant.canary import record
 from assistant.config import Settings
-from assistant.engines.base import AdapterVersion, ChatRequest, Engine, LoadedAdapter
-from assistant.grounding import settle
+from assistant.engines.base import AdapterVersion, Engine, LoadedAdapter
+from assistant.examination_plan import (
+    MAKE_ROOM,
+    TORCH_SHARE,
+    Asked,
+    Sizes,
+    Texts,
+    fitting,
+    load_texts,
+    read_plan,
+    said,
+    sample_general,
+    sampled,
+)
 from assistant.home import Home
-from assistant.prompt import Prepared
+from assistant.prompt import Prepared, PromptBuilder
 from assistant.services import open_engine, open_prompts
+from assistant.suites import Judged, Objections, Pair, Tick, answer_all, as_data, write_on
 from feedback.errors import NightschoolError
-from feedback.records import FinishReason
-from feedback.wording import REFUSAL
-from training.measures import Scored, score_answer, summarise
+from training.measures import summarise
 from training.parent import end_with_parent
-from training.questions import QuestionRow, load_questions
+from training.questions import QuestionRow
 
-PARALLEL = 4
-"""Questions asked at the same time: the engine reads one prompt while it writes another answer."""
 PERPLEXITY_SAMPLE = 48
 PERPLEXITY_SECONDS = 20.0
 """How many gold answers' perplexity is measured at most, and for how long: reading costs more in torch than in the engine."""
+PACE_QUESTIONS = 12
+"""So many first answers say how long the others will take."""
+
+Show = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +62,18 @@ class Contestant:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What an examination is asked to do (`examine.json`)."""
+    """What an examination is asked to do (`examine.json`). `seconds` is for all contestants together; None: no limit.
+
+    `objected` names the questions on which what serves was objected to in an earlier night: the candidate is asked the same.
+    """
 
     home: Path
     settings: Settings
     contestants: tuple[Contestant, ...]
-    perplexity: bool
+    sizes: Sizes
+    seconds: float | None = None
+    least: int = 0  # domain questions that are asked however long it takes
+    objected: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Return the request as JSON."""
@@ -72,129 +91,236 @@ class Request:
                 Contestant(name=each["name"], version=each["version"], folder=Path(each["folder"]) if each["folder"] else None)
                 for each in data["contestants"]
             ),
-            perplexity=data["perplexity"],
+            sizes=Sizes(**data["sizes"]),
+            seconds=data["seconds"],
+            least=data["least"],
+            objected=tuple(data["objected"]),
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """One answer of one contestant with its marks."""
-
-    text: str
-    seconds: float
-    tokens: int
-    scored: Scored
-
-
-def answer_once(engine: Engine, loaded: LoadedAdapter, prepared: Prepared, row: QuestionRow, *, max_tokens: int) -> Judged:
-    """Answer one prepared question as the chat does, settled as the chat settles it, and judge it."""
-    started = time.perf_counter()
-    text, tokens = REFUSAL, 0
-    if not prepared.refused:
-        pieces: list[str] = []
-        finish_reason: FinishReason = "stopped"
-        for delta in engine.stream(ChatRequest(messages=prepared.messages, max_tokens=max_tokens), loaded):
-            pieces.append(delta.text)
-            tokens = delta.completion_tokens or tokens
-            finish_reason = delta.finish_reason or finish_reason
-        text = settle("".join(pieces), prepared.passages, prepared.question, finish_reason=finish_reason).text
-    return Judged(
-        text=text,
-        seconds=time.perf_counter() - started,
-        tokens=tokens,
-        scored=score_answer(text, row, prepared.passages),
-    )
-
-
 def examine_contestant(
-    engine: Engine,
-    prepared: Sequence[tuple[QuestionRow, Prepared]],
-    contestant: Contestant,
-    *,
-    max_tokens: int,
-    tick: Callable[[], None],
+    engine: Engine, prepared: Sequence[Pair], contestant: Contestant, *, max_tokens: int, tick: Tick
 ) -> dict[str, Any]:
-    """Let one contestant answer every question; returns its answers, summary and canary as JSON data."""
-    loaded = engine.load(AdapterVersion(version=contestant.version, path=contestant.folder) if contestant.folder else None)
-    try:
-
-        def one(pair: tuple[QuestionRow, Prepared]) -> Judged:
-            judged = answer_once(engine, loaded, pair[1], pair[0], max_tokens=max_tokens)
-            tick()
-            return judged
-
+    """Let one contestant answer prepared questions; returns its answers, summary and canary as JSON data."""
+    with _loaded(engine, contestant) as loaded:
         started = time.perf_counter()
-        with ThreadPoolExecutor(PARALLEL) as workers:
-            judged = list(workers.map(one, prepared))
+        judged = answer_all(engine, loaded, prepared, max_tokens=max_tokens, tick=tick)
         seconds = time.perf_counter() - started
         canary = record(engine, loaded)
+    return _result(contestant, prepared, judged, seconds=seconds, canary=canary)
+
+
+@contextmanager
+def _loaded(engine: Engine, contestant: Contestant) -> Iterator[LoadedAdapter]:
+    loaded = engine.load(AdapterVersion(version=contestant.version, path=contestant.folder) if contestant.folder else None)
+    try:
+        yield loaded
     finally:
         engine.unload(loaded)
+
+
+def _result(
+    contestant: Contestant, pairs: Sequence[Pair], judged: Sequence[Judged], *, seconds: float, canary: Mapping[str, Any]
+) -> dict[str, Any]:
     return {
         "version": contestant.version,
         "summary": summarise(each.scored for each in judged),
         "seconds": round(seconds, 1),
         "tokens_s": round(sum(each.tokens for each in judged) / max(seconds, 1e-9), 1),
         "canary": canary,
-        "answers": [
-            {
-                "id": row.id,
-                "question": row.question,
-                "expected": row.answer,
-                "text": each.text,
-                "passages": [passage.document for passage in prepared_one.passages],
-                "seconds": round(each.seconds, 3),
-                **{key: value for key, value in asdict(each.scored).items() if key != "question_id"},
-            }
-            for (row, prepared_one), each in zip(prepared, judged, strict=True)
-        ],
+        "answers": as_data(pairs, judged),
     }
 
 
-def scored_of(result: dict[str, Any]) -> list[Scored]:
-    """Rebuild the marks of one contestant from its JSON data."""
-    names = set(Scored.__dataclass_fields__) - {"question_id"}
-    return [Scored(question_id=each["id"], **{name: each[name] for name in names}) for each in result["answers"]]
+@dataclass
+class _Examination:
+    """One examination while it goes on. `counts` is None until the first answers have shown the pace."""
 
+    engine: Engine
+    prompts: PromptBuilder
+    request: Request
+    asked: list[Asked]
+    texts: Texts
+    show: Show
+    started: float = field(default_factory=time.monotonic)
+    counts: dict[str, int] | None = None
+    done: int = 0
 
-def examine(request: Request, folder: Path) -> dict[str, Any]:
-    """Examine every contestant over the questions in `folder`; progress goes to `folder`/examination.progress."""
-    home = Home(request.home)
-    settings = request.settings
-    questions = load_questions(folder / "questions.jsonl")
-    base, engine = open_engine(home, settings)
-    _, prompts = open_prompts(home, settings, engine)
-    tick = _ticker(folder / "examination.progress", len(questions) * len(request.contestants))
-    started = time.perf_counter()
-    try:
-        prepared = [(row, prompts.prepare(row.question, row.history, collection=row.collection)) for row in questions]
-        results = {
-            contestant.name: examine_contestant(engine, prepared, contestant, max_tokens=settings.chat.max_tokens, tick=tick)
-            for contestant in request.contestants
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._prepared: dict[str, Prepared] = {}
+        self._objections = Objections(self.prompts, self.texts, [each.row for each in self.asked])
+        self._objected = self.request.objected
+
+    @property
+    def wanted(self) -> dict[str, int]:
+        """How many answers each suite would ask of one contestant."""
+        sizes = self.request.sizes
+        return {
+            "domain": sum(each.suite == "domain" for each in self.asked),
+            "unanswerable": sum(each.suite == "unanswerable" for each in self.asked),
+            "pushback": min(sizes.pushback, len({each.row.fact for each in self.asked if each.row.answerable})),
+            "prompts": len(self.texts.prompts) if sizes.prompts else 0,
         }
+
+    def examine(self, contestant: Contestant) -> dict[str, Any]:
+        """Ask one contestant every suite that the engine answers; the first one shows how much fits into the time."""
+        max_tokens = self.request.settings.chat.max_tokens
+        with _loaded(self.engine, contestant) as loaded:
+            started = time.perf_counter()
+            known = self._first_answers(loaded) if self.counts is None else {}
+            assert self.counts is not None
+            chosen = sampled(self.asked, self.counts, seed=self.request.settings.night.seed)
+            domain = [self._pair(each) for each in chosen if each.suite == "domain"]
+            rest = [pair for pair in domain if pair[0].id not in known]
+            answered = answer_all(self.engine, loaded, rest, max_tokens=max_tokens, tick=self._tick)
+            known |= {row.id: judged for (row, _), judged in zip(rest, answered, strict=True)}
+            judged = [known[row.id] for row, _ in domain]
+            result = _result(contestant, domain, judged, seconds=time.perf_counter() - started, canary={})
+            result["suites"] = self._suites(loaded, chosen, [(row, known[row.id]) for row, _ in domain])
+            result["prompts"] = write_on(self.engine, loaded, self.texts, count=self.counts["prompts"], tick=self._tick)
+            result["canary"] = record(self.engine, loaded)
+        result["asked"] = said(self.counts, self.wanted)
+        return result
+
+    def _suites(
+        self, loaded: LoadedAdapter, chosen: Sequence[Asked], answered: Sequence[tuple[QuestionRow, Judged]]
+    ) -> dict[str, Any]:
+        assert self.counts is not None
+        max_tokens = self.request.settings.chat.max_tokens
+        absent = [self._pair(each) for each in chosen if each.suite == "unanswerable"]
+        refused = answer_all(self.engine, loaded, absent, max_tokens=max_tokens, tick=self._tick)
+        objections = self._objections.raised(
+            self.engine,
+            loaded,
+            answered,
+            limit=self.counts["pushback"],
+            first=self._objected,
+            max_tokens=max_tokens,
+            tick=self._tick,
+        )
+        self._objected = tuple(each["id"] for each in objections) or self._objected
+        return {"unanswerable": as_data(absent, refused), "pushback": objections}
+
+    def _first_answers(self, loaded: LoadedAdapter) -> dict[str, Judged]:
+        """Answer a few questions, and let their pace say how many answers of each suite fit."""
+        wanted, seed = self.wanted, self.request.settings.night.seed
+        few = dict.fromkeys(wanted, 0) | {"domain": min(PACE_QUESTIONS, wanted["domain"])}
+        pairs = [self._pair(each) for each in sampled(self.asked, few, seed=seed)]
+        begun = time.monotonic()
+        max_tokens = self.request.settings.chat.max_tokens
+        judged = answer_all(self.engine, loaded, pairs, max_tokens=max_tokens, tick=self._tick)
+        pace = (time.monotonic() - begun) / max(1, len(pairs))
+        self.counts = wanted
+        if self.request.seconds is not None:
+            self.counts = fitting(
+                wanted, pace=pace, seconds=self._seconds_each(), least={"domain": max(self.request.least, len(pairs))}
+            )
+        return {row.id: each for (row, _), each in zip(pairs, judged, strict=True)}
+
+    def _seconds_each(self) -> float:
+        """Return the time for the answers of one contestant."""
+        assert self.request.seconds is not None
+        sizes = self.request.sizes
+        torch = TORCH_SHARE if sizes.general or sizes.perplexity else 0.0
+        return self.request.seconds * (1 - MAKE_ROOM) * (1 - torch) / len(self.request.contestants)
+
+    def _pair(self, each: Asked) -> Pair:
+        """Return a question with its prompt, made once for all contestants."""
+        if each.row.id not in self._prepared:
+            self._prepared[each.row.id] = self.prompts.prepare(
+                each.row.question, each.row.history, collection=each.row.collection, hidden=each.hidden
+            )
+        return each.row, self._prepared[each.row.id]
+
+    def gold(self) -> list[tuple[QuestionRow, Prepared, int]]:
+        """Return the domain questions that were asked of a model, with the number of the first passage that answers each."""
+        found = []
+        for each in self.asked:
+            prepared = self._prepared.get(each.row.id)
+            if prepared is not None and (number := _gold_passage(each.row, prepared)) is not None:
+                found.append((each.row, prepared, number))
+        return found
+
+    def _tick(self) -> None:
+        with self._lock:
+            self.done += 1
+            total = sum((self.counts or self.wanted).values()) * len(self.request.contestants)
+            self.show(self.done, max(total, self.done))
+
+
+def examine(request: Request, folder: Path, *, show: Show | None = None) -> dict[str, Any]:
+    """Examine every contestant over the questions in `folder`; progress goes to `show`, or to `folder`/examination.progress."""
+    started = time.perf_counter()
+    home, settings = Home(request.home), request.settings
+    texts = load_texts()
+    base, engine = open_engine(home, settings)
+    try:
+        _, prompts = open_prompts(home, settings, engine)
+        examination = _Examination(
+            engine=engine,
+            prompts=prompts,
+            request=request,
+            asked=read_plan(folder / "questions.jsonl"),
+            texts=texts,
+            show=show or _to_file(folder / "examination.progress"),
+        )
+        results = {contestant.name: examination.examine(contestant) for contestant in request.contestants}
         engine_name = engine.name
     finally:
         engine.close()
-    if request.perplexity:
-        from assistant.perplexity import gold_perplexity
-
-        gold = [
-            (pair.messages, f"{row.answer} [{number}]")
-            for row, pair in prepared
-            if (number := _gold_passage(row, pair)) is not None
-        ][:PERPLEXITY_SAMPLE]
-        seconds = PERPLEXITY_SECONDS
-        for contestant in request.contestants if gold else ():
-            # the first one sets how many answers all of them are measured on
-            value, read = gold_perplexity(base.hf_dir, contestant.folder, gold, seconds=seconds)
-            results[contestant.name] |= {"perplexity": value, "perplexity_questions": read}
-            gold, seconds = gold[:read], float("inf")
+    _read_in_torch(request, base.hf_dir, texts, examination.gold(), results)
     return {
         "engine": engine_name,
-        "questions": len(questions),
+        "questions": len(examination.asked),
         "seconds": round(time.perf_counter() - started, 1),
         "contestants": results,
     }
+
+
+def _read_in_torch(
+    request: Request,
+    hf_dir: Path,
+    texts: Texts,
+    gold: Sequence[tuple[QuestionRow, Prepared, int]],
+    results: dict[str, dict[str, Any]],
+) -> None:
+    """Add what torch reads to the results: the general answers' log-probabilities, and the perplexity of the gold answers."""
+    from feedback.records import Message
+    from training.perplexity import perplexity, read_answers
+
+    rows = sample_general(texts, request.sizes.general)
+    groups: dict[str, list[Any]] = {
+        "general": [((Message(role="user", content=row["prompt"]),), row["answer"]) for row in rows],
+        "gold": [(pair.messages, f"{row.answer} [{number}]") for row, pair, number in gold][:PERPLEXITY_SAMPLE]
+        if request.sizes.perplexity
+        else [],
+    }
+    share = float("inf")
+    if request.seconds is not None:
+        share = request.seconds * (1 - MAKE_ROOM) * TORCH_SHARE / 2 / len(request.contestants)
+    limits = {"general": share, "gold": min(share, PERPLEXITY_SECONDS)}
+    places = {name: list(range(len(group))) for name, group in groups.items()}
+    for contestant in request.contestants if any(groups.values()) else ():
+        wanted = {name: [groups[name][place] for place in places[name]] for name in groups if places[name]}
+        found = read_answers(hf_dir, contestant.folder, wanted, seconds=limits)
+        readings = {name: {places[name][at]: reading for at, reading in read.items()} for name, read in found.items()}
+        # the first one sets what all of them are measured on
+        places, limits = {name: sorted(readings.get(name, {})) for name in groups}, dict.fromkeys(groups, float("inf"))
+        result = results[contestant.name]
+        result["suites"]["general"] = [
+            {
+                "id": rows[place]["id"],
+                "topic": rows[place]["topic"],
+                "logprob": round(readings["general"][place].logprob / readings["general"][place].tokens, 5),
+                "tokens": readings["general"][place].tokens,
+            }
+            for place in places["general"]
+        ]
+        result["asked"]["general"] = {"asked": len(places["general"]), "planned": len(rows)}
+        if places["gold"]:
+            read_gold = list(readings["gold"].values())
+            result |= {"perplexity": perplexity(read_gold), "perplexity_questions": len(read_gold)}
 
 
 def _gold_passage(row: QuestionRow, prepared: Prepared) -> int | None:
@@ -204,17 +330,11 @@ def _gold_passage(row: QuestionRow, prepared: Prepared) -> int | None:
     return next((passage.number for passage in prepared.passages if passage.document in row.sources), None)
 
 
-def _ticker(path: Path, total: int) -> Callable[[], None]:
-    lock = threading.Lock()
-    done = 0
+def _to_file(path: Path) -> Show:
+    def show(done: int, total: int) -> None:
+        path.write_text(json.dumps({"done": done, "total": total}), encoding="utf-8")
 
-    def tick() -> None:
-        nonlocal done
-        with lock:
-            done += 1
-            path.write_text(json.dumps({"done": done, "total": total}), encoding="utf-8")
-
-    return tick
+    return show
 
 
 def main(folder: Path, parent: int | None = None) -> int:

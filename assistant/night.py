@@ -6,7 +6,6 @@ run folder is all that they share. Whatever kills them or the night, the serving
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -14,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any, Literal
@@ -22,33 +20,48 @@ from typing import Any, Literal
 from assistant.config import Settings
 from assistant.documents.store import DocumentStore
 from assistant.engines.base import BASE_VERSION
+from assistant.engines.select import engine_kind
 from assistant.engines.template import ChatTemplate
-from assistant.examiner import Contestant, Request, scored_of
-from assistant.grounding import SETTLING
+from assistant.examination import (
+    CONTESTANTS,
+    LIBRARIES,
+    answers_key,
+    decision_of,
+    kept_answers,
+    looks_at,
+    objected_in,
+    on_common_ground,
+    report_of,
+)
+from assistant.examination_plan import Asked, plan, sizes_of, write_plan
+from assistant.examiner import Contestant, Request
 from assistant.hardware import cores
 from assistant.home import Home
 from assistant.models import open_base
 from assistant.night_report import NightReport
+from assistant.night_rows import PROGRESS, night_rows, seed_questions, shares_of
 from assistant.progress import Progress
-from assistant.prompt import INSTRUCTIONS
 from assistant.services import engine_context
+from assistant.shipped import starter_version
+from assistant.web.report_view import REPORT, examination_page
 from feedback.errors import RunError
 from feedback.store import FeedbackStore
-from training.curation import Example, Refusal, curate
+from training.curation import Example, curate
 from training.dataset import rows_within, write_snapshot
 from training.examinations import ExaminationStore
-from training.gate import Decision, Floor, decide
-from training.heldout import hold_out, sample_by_fact
-from training.measures import by_fact
-from training.questions import QuestionRow, load_questions
+from training.gate import Decision
+from training.heldout import hold_out
+from training.methods import check_combination, usual_rate
+from training.preference_rows import Preferences, preference_rows
+from training.questions import QuestionRow, load_questions, split_by
 from training.recipe import Recipe
 from training.registry import AdapterRegistry, ServingChanged
 from training.runs import RunLedger, Verdict, actor, night_lock
 
-LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "xllamacpp", "gguf")
+HELD_OUT_SHARE = 0.2
+"""Share of the questions made from the documents that examines, where nothing was rated and nothing is sealed."""
 HANG_SECONDS = 900.0
 """A subprocess that reports nothing for so long is taken for hung, and killed."""
-REFUSAL_MARGIN, REFUSALS_NEEDED = 0.15, 10
 BEAT_SECONDS = 3.0
 """Between two signs of life: each is a transaction that reaches the disk."""
 GRACE_SECONDS = 60.0
@@ -68,14 +81,19 @@ class _Ended(Exception):
         self.verdict: Literal["HOLD"] | None = verdict
 
 
-def run_night(home: Home, settings: Settings, *, slot: str, requested_by: str, progress: Show) -> NightReport:
-    """Run one night; its outcome is recorded whatever happens. Raises NightInProgress when another one runs."""
+def run_night(
+    home: Home, settings: Settings, *, slot: str, requested_by: str, progress: Show, from_ratings: bool = True
+) -> NightReport:
+    """Run one night; its outcome is recorded whatever happens. Raises NightInProgress when another one runs.
+
+    Without `from_ratings` it learns from the documents alone, as a company does that has no ratings yet.
+    """
     started = time.monotonic()
     with night_lock(home.root):
         ledger = RunLedger(home.db, home.runs)
         run = ledger.start(slot, requested_by)
         try:
-            report = _Night(home, settings, ledger, run.id, progress).play()
+            report = _Night(home, settings, ledger, run.id, progress).play(from_ratings)
         except _Ended as ended:
             ledger.finish(run.id, ended.outcome, ended.verdict, str(ended))
             report = NightReport(run_id=run.id, outcome=ended.outcome, verdict=ended.verdict, reason=str(ended))
@@ -97,20 +115,39 @@ class _Night:
         self.registry = AdapterRegistry(home.db, home.adapters)
         self.examinations = ExaminationStore(home.db)
         self.base = open_base(home.models, settings.engine.base_model)
+        check_combination(settings.night.method, engine=engine_kind(settings.engine.kind, self.base))
         self.step, self.beaten = 0, 0.0  # training steps done; when the last sign of life was given
 
-    def play(self) -> NightReport:
+    def play(self, from_ratings: bool) -> NightReport:
         """Play the night from curation to promotion."""
-        examples, questions, refusals = self.curate()
+        examples, preferences, questions = self.curate() if from_ratings else self.bootstrap()
+        asked = self.choose(questions)
         night = self.settings.night
         earlier = next((self.ledger.folder(run.id) for run in self.ledger.runs() if run.candidate), None)
         most = rows_within(night.minutes, earlier) if earlier else None
-        snapshot = write_snapshot(examples, self.folder / "dataset", refusals=refusals, seed=night.seed, max_rows=most)
+        rows = night_rows(
+            self.home,
+            self.settings,
+            self.folder,
+            examples=examples,
+            held_out=questions,
+            max_rows=most,
+            render=lambda: self._watch("assistant.night_rows", "rows.log", self._rows_progress, stage="Preparing"),
+        )
+        snapshot = write_snapshot(
+            rows,
+            self.folder / "dataset",
+            refusals=preferences.refusals,
+            pairs=preferences.pairs,
+            thumbs=preferences.thumbs,
+            seed=night.seed,
+            shares=shares_of(self.settings),
+        )
         self.ledger.advance(self.run_id, "training")
         recipe = self.train()
         self.ledger.advance(self.run_id, "examining")
         serving = self.registry.current()
-        results = self.examine(questions, serving)
+        results = self.examine(asked, serving)
         self.ledger.advance(self.run_id, "deciding")
         decision = self.decide(results)
         manifest = {
@@ -132,7 +169,7 @@ class _Night:
             "REJECT": "rejected",
         }
         candidate = self.registry.publish(self.folder / "adapter", manifest, status[decision.verdict], self.run_id)
-        self.examinations.save(self.run_id, {"contestants": results, "decision": decision.as_dict()})
+        self.report(report_of(results, decision, seed=night.seed), candidate)
         verdict, reason = self.settle(candidate, decision, serving)
         self.ledger.finish(self.run_id, "succeeded", verdict, reason)
         self.show(Progress(stage="Done", share=1.0))
@@ -142,8 +179,8 @@ class _Night:
             verdict=verdict,
             reason=reason,
             candidate=candidate,
-            examples=snapshot.rows,
-            refused_examples=len(refusals),
+            examples=sum(bool(row.turn_id) for row in rows),
+            refused_examples=preferences.unused,
             summaries={name: result["summary"] for name, result in results.items()},
             decision=decision,
         )
@@ -157,36 +194,60 @@ class _Night:
                 return "HOLD", f"{changed} {candidate} was examined against {serving}: an admin may still promote it."
         return decision.verdict, decision.reason
 
-    def curate(self) -> tuple[list[Example], list[QuestionRow], list[Refusal]]:
-        """Turn the ratings into examples, and choose the questions; too little of either is a HOLD."""
+    def report(self, report: Mapping[str, Any], candidate: str) -> None:
+        """Keep what the examination found, and write it as a page that can be sent on."""
+        self.examinations.save(self.run_id, report)
+        page = examination_page(report, run_id=self.run_id, candidate=candidate, folder=self.folder)
+        (self.folder / REPORT).write_text(page, encoding="utf-8")
+
+    def curate(self) -> tuple[list[Example], Preferences, list[QuestionRow]]:
+        """Turn the ratings into examples, preferences, and questions where none are sealed; too few examples is a HOLD."""
         self.show(Progress(stage="Curating", share=0.0))
         night = self.settings.night
         rated = FeedbackStore(self.home.db).rated_turns()
         sealed = load_questions(Path(night.questions)) if night.questions else []
         documents = DocumentStore(self.home.documents_db)
         template = ChatTemplate(self.base.hf_dir)
-        curated = curate(
-            rated,
-            sealed_questions=[row.question for row in sealed],
-            max_share=night.max_per_user,
+        guards: dict[str, Any] = {
+            "sealed_questions": [row.question for row in sealed],
+            "max_share": night.max_per_user,
             # as the engines count: up to a few tokens more than the trainer, which refuses a whole night for one long row
-            count_tokens=lambda messages: len(template.encode(messages)),
-            max_tokens=engine_context(self.settings),
-            current_text=documents.current_text,
-        )
-        self.ledger.record_curation(self.run_id, curated.examples, curated.refusals)
+            "count_tokens": lambda messages: len(template.encode(messages)),
+            "max_tokens": engine_context(self.settings),
+            "current_text": documents.current_text,
+        }
+        curated = curate(rated, **guards)
         examples, questions = list(curated.examples), sealed
         if not sealed:
             examples, questions = hold_out(curated.examples, {each.turn.id: each.turn for each in rated})
+        guards["sealed_questions"] = [row.question for row in questions]
+        preferences = preference_rows(rated, examples, curated.refusals, objective=self.recipe().objective, **guards)
+        self.ledger.record_curation(self.run_id, curated.examples, preferences.refusals)
         if len(examples) < night.min_examples:
             raise _Ended(
                 "succeeded",
                 "HOLD",
                 f"Too little to learn from: {len(examples)} examples, {night.min_examples} are needed "
-                f"({night.min_examples - len(examples)} more; {len(curated.refusals)} ratings could not be used).",
+                f"({night.min_examples - len(examples)} more; {preferences.unused} ratings could not be used).",
             )
-        chosen = sample_by_fact(questions, limit=night.examined, seed=night.seed)
-        facts = len({row.fact for row in chosen})
+        return examples, preferences, questions
+
+    def bootstrap(self) -> tuple[list[Example], Preferences, list[QuestionRow]]:
+        """Begin with the documents alone: a part of the questions made from them examines, where none are sealed."""
+        sealed = self.settings.night.questions
+        if sealed:
+            return [], Preferences(pairs=[], thumbs=[], refusals=[]), load_questions(Path(sealed))
+        made = seed_questions(self.home, [], absent_share=0, seed=self.settings.night.seed)
+        if not made:
+            raise _Ended("succeeded", "HOLD", "There is no document to make questions from: `nightschool documents add FOLDER`.")
+        examined = split_by(made, "fact", HELD_OUT_SHARE, seed=self.settings.night.seed)[1]
+        return [], Preferences(pairs=[], thumbs=[], refusals=[]), examined
+
+    def choose(self, questions: list[QuestionRow]) -> list[Asked]:
+        """Choose what the examination asks; too little of it is a HOLD."""
+        night = self.settings.night
+        asked = plan(questions, sizes_of(night), seed=night.seed)
+        facts = len({each.row.fact for each in asked if each.suite == "domain"})
         if facts < night.min_facts:
             raise _Ended(
                 "succeeded",
@@ -194,7 +255,7 @@ class _Night:
                 f"Too little to examine with: {facts} questions, {night.min_facts} are needed "
                 f"({night.min_facts - facts} more rated questions, or a file of sealed ones).",
             )
-        return examples, chosen, curated.refusals
+        return asked
 
     def recipe(self) -> Recipe:
         """Return the recipe of these settings; what an engine can hold is what can be trained on."""
@@ -204,7 +265,7 @@ class _Night:
             base_name=self.base.name,
             rank=night.rank,
             alpha=2 * night.rank,
-            learning_rate=night.learning_rate,
+            learning_rate=night.learning_rate or usual_rate(night.method),
             batch_size=night.batch,
             epochs=night.epochs,
             minutes=night.minutes,
@@ -212,7 +273,25 @@ class _Night:
             max_steps=night.max_steps or None,
             seed=night.seed,
             threads=cores(),
+            report_to=night.report_to,
+            method=night.method,
+            objective=night.objective,
+            start=self.start(),
+            beta=night.beta,
+            preference_rate=night.preference_rate,
+            preference_share=night.preference_share,
         )
+
+    def start(self) -> str | None:
+        """Return the folder of the adapter that the training begins from; None: from none."""
+        night = self.settings.night
+        version = self.registry.current() if night.start_from == "serving" else BASE_VERSION
+        if night.start_from == "starter":
+            version = starter_version(self.registry, method=night.method, rank=night.rank) or BASE_VERSION
+        if version == BASE_VERSION:
+            return None
+        self.registry.verify(version)
+        return str(self.registry.path(version))
 
     def train(self) -> Recipe:
         """Train in a subprocess within the time budget."""
@@ -221,9 +300,10 @@ class _Night:
         self._watch("training.trainer", "trainer.log", self._training_progress, stage="Training")
         return recipe
 
-    def examine(self, questions: list[QuestionRow], serving: str) -> dict[str, Any]:
+    def examine(self, asked: list[Asked], serving: str) -> dict[str, Any]:
         """Examine the candidate, and base and serving where their answers are not kept from an earlier night."""
-        self._write_questions(questions)
+        questions = self.folder / "questions.jsonl"
+        write_plan(questions, asked)
         contestants = {
             "base": Contestant(name="base", version=BASE_VERSION, folder=None),
             "candidate": Contestant(name="candidate", version="candidate", folder=self.folder / "adapter"),
@@ -231,11 +311,21 @@ class _Night:
         if serving != BASE_VERSION:
             self.registry.verify(serving)
             contestants["serving"] = Contestant(name="serving", version=serving, folder=self.registry.path(serving))
-        keys = {name: self._key(each) for name, each in contestants.items() if name != "candidate"}
-        kept = {name: found for name, key in keys.items() if (found := self.examinations.kept(key)) is not None}
-        wanted = tuple(each for name, each in contestants.items() if name not in kept)
+        night, sizes = self.settings.night, sizes_of(self.settings.night)
+        keys = {
+            name: answers_key(self.home, self.settings, self.base, each.version, questions=questions, sizes=sizes)
+            for name, each in contestants.items()
+            if name != "candidate"
+        }
+        kept = kept_answers(self.examinations, keys)
         request = Request(
-            home=self.home.root, settings=self.settings, contestants=wanted, perplexity=self.settings.night.perplexity
+            home=self.home.root,
+            settings=self.settings,
+            contestants=tuple(contestants[name] for name in CONTESTANTS if name in contestants and name not in kept),
+            sizes=sizes,
+            seconds=night.minutes * 60 * night.examination,
+            least=night.min_facts,
+            objected=objected_in(kept),
         )
         (self.folder / "examine.json").write_text(request.to_json(), encoding="utf-8")
         self._watch("assistant.examiner", "examiner.log", self._examination_progress, stage="Examining")
@@ -245,56 +335,12 @@ class _Night:
                 self.examinations.keep(key, found[name])
         results: dict[str, Any] = {**kept, **found}
         results.setdefault("serving", results["base"])
-        return {name: results[name] for name in ("base", "serving", "candidate")}
+        return on_common_ground({name: results[name] for name in CONTESTANTS})
 
     def decide(self, results: Mapping[str, Any]) -> Decision:
-        """Let the gate decide over the facts, with a floor under what should be refused where there is enough of it."""
-        scored = {name: scored_of(result) for name, result in results.items()}
-        refusals = {name: by_fact(row for row in rows if not row.answerable) for name, rows in scored.items()}
-        floors = []
-        if len(refusals["serving"]) >= REFUSALS_NEEDED:
-            floors.append(
-                Floor(
-                    name="refusing what the documents do not answer",
-                    reference=refusals["serving"],
-                    candidate=refusals["candidate"],
-                    margin=REFUSAL_MARGIN,
-                    needed=REFUSALS_NEEDED,
-                )
-            )
-        return decide(
-            by_fact(scored["base"]),
-            by_fact(scored["serving"]),
-            by_fact(scored["candidate"]),
-            floors,
-            minimum_facts=self.settings.night.min_facts,
-            minimum_effect=self.settings.night.min_effect,
-            seed=self.settings.night.seed,
-        )
-
-    def _write_questions(self, questions: list[QuestionRow]) -> None:
-        with (self.folder / "questions.jsonl").open("w", encoding="utf-8") as file:
-            for row in questions:
-                data = {**asdict(row), "history": [message.as_dict() for message in row.history]}
-                data.pop("extra")
-                file.write(json.dumps(data, ensure_ascii=False) + "\n")
-
-    def _key(self, contestant: Contestant) -> str:
-        """Name everything that a contestant's answers hang on."""
-        parts = [
-            self.base.sha256,
-            contestant.version,
-            DocumentStore(self.home.documents_db).index_hash(),
-            hashlib.sha256((self.folder / "questions.jsonl").read_bytes()).hexdigest(),
-            self.settings.engine.model_dump_json(),
-            self.settings.documents.model_dump_json(),
-            str(SETTLING),
-            self.settings.chat.model_dump_json(),
-            INSTRUCTIONS,
-            str(cores()),
-            *(library_version(name) for name in LIBRARIES),
-        ]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        """Let the gate decide over the facts, with the floors of the other suites."""
+        looks = looks_at(results, self.examinations, self.registry)
+        return decision_of(results, self.settings.night, looks=looks)
 
     def _watch(self, module: str, log: str, read: Callable[[], Progress | None], *, stage: str) -> None:
         """Run a subprocess to its end, with heartbeats; raises _Ended when it is cancelled, RunError when it fails or hangs."""
@@ -345,13 +391,17 @@ class _Night:
         except (ValueError, KeyError, TypeError):
             return None
 
+    def _rows_progress(self) -> Progress | None:
+        return self._counted(PROGRESS, "Preparing", "questions")
+
     def _examination_progress(self) -> Progress | None:
-        path = self.folder / "examination.progress"
+        return self._counted("examination.progress", "Examining", "answers")
+
+    def _counted(self, name: str, stage: str, things: str) -> Progress | None:
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            return Progress(
-                stage="Examining", share=data["done"] / max(1, data["total"]), detail=f"{data['done']}/{data['total']} answers"
-            )
+            data = json.loads((self.folder / name).read_text(encoding="utf-8"))
+            detail = f"{data['done']}/{data['total']} {things}"
+            return Progress(stage=stage, share=data["done"] / max(1, data["total"]), detail=detail)
         except (OSError, ValueError, KeyError):
             return None
 

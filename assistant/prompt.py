@@ -6,7 +6,7 @@ agent's later steps).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from assistant.hardware import PromptLimits
@@ -105,11 +105,19 @@ class PromptBuilder:
         """The limits in force."""
         return self._limits
 
-    def prepare(self, question: str, past: Sequence[Message] = (), *, collection: str = "", query: str = "") -> Prepared:
+    def prepare(
+        self,
+        question: str,
+        past: Sequence[Message] = (),
+        *,
+        collection: str = "",
+        query: str = "",
+        hidden: Collection[str] = (),
+    ) -> Prepared:
         """Retrieve passages for a question and build its messages; at least one passage is kept. Raises QuestionError.
 
         `query` is what is searched instead of a follow-up question; without it, the words of earlier questions are carried
-        over where the question leans on them. `collection` "" searches all of them.
+        over where the question leans on them. `collection` "" searches all of them; `hidden` documents are left out.
         """
         text = check_question(question)
         context = "" if query else carried_over(text, past)
@@ -119,6 +127,7 @@ class PromptBuilder:
             following=self._limits.following,
             collection=collection,
             context=context,
+            hidden=hidden,
         )
         found = tuple(passage_of(number, hit) for number, hit in enumerate(hits, start=1))
         rest = {"searched": query or context, "collection": collection}

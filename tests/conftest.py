@@ -62,8 +62,9 @@ class ReadingEngine:
 
         self.seen.append(request.messages)
         last = request.messages[-1].content
-        passage, question = last.split("\n\n", 1)[0], last.rsplit("Question: ", 1)[1]
-        words = [*next(line for line in passage.splitlines()[1:] if line.strip()).split(), "[1]"]
+        passage, question = last.split("\n\n", 1)[0], last.rsplit("Question: ", 1)[-1]
+        read = next((line for line in passage.splitlines()[1:] if line.strip()), passage)  # without passages: said again
+        words = [*read.split(), "[1]"]
         for word in words * (40 if "slowly" in question else 1):
             time.sleep(0.1 if "slowly" in question else 0.002)
             yield Delta(text=f"{word} ")
@@ -170,3 +171,11 @@ def serve() -> Callable[..., Any]:
 def passwords() -> dict[str, str]:
     """The users by name: anna and ben are employees, ada is an admin."""
     return PASSWORDS
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a llama with 2 layers, 4 heads (2 for keys), hidden 64, tied embeddings."""
+    from training.tiny_model import build_tiny
+
+    return build_tiny(tmp_path_factory.mktemp("tiny-llama"))

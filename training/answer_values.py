@@ -58,6 +58,11 @@ def value_in(answer: str, question: str) -> str | None:
     return _without_idle_edges(text)
 
 
+def quantities(text: str) -> list[re.Match[str]]:
+    """Return the numbers (with their units), amounts, dates and times that stand in `text`, in order."""
+    return [match for match in _QUANTITY.finditer(text) if match[0].strip()]
+
+
 def other_spellings(value: str, question: str = "") -> tuple[str, ...]:
     """Return the other ways to write a value: its number in words or figures, its unit or currency, its time of day, its date.
 

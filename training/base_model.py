@@ -1,12 +1,13 @@
-"""The base model as training sees it: 4-bit numbers on every linear layer, held packed or unpacked, and LoRA on top.
+"""The base model as training sees it: 4-bit numbers on every linear layer, held packed or unpacked, or as it was imported.
 
 QLoRA keeps the base in nf4 and unpacks each weight at every use. On a CPU that unpacking costs more than the product with
 a small batch, so where the memory allows it each weight is packed and unpacked once at the start: the same numbers in
-every step, and dense products. bitsandbytes does the packing; peft the adapter.
+every step, and dense products. bitsandbytes does the packing.
 """
 
 from __future__ import annotations
 
+import math
 import time
 import types
 from dataclasses import dataclass
@@ -17,7 +18,10 @@ import torch
 from torch import nn
 
 from feedback.errors import ModelError
+from training.adapters import attach
 from training.fast_lora import LoraProduct, SwiGlu
+from training.memory import available
+from training.methods import PARAMETER_BYTES, is_rounded
 from training.recipe import Recipe
 
 KEEP_SHARE = 0.4
@@ -29,26 +33,46 @@ BFLOAT16_GAIN = 1.5
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where and how the products are computed: "cpu" or "cuda", the compute dtype, and whether weights stay unpacked."""
+    """Where and how the products are computed: "cpu" or "cuda", the compute dtype, and whether weights stay unpacked.
+
+    `rounded` says that the linear layers hold nf4 numbers; a base that is not rounded is always unpacked.
+    """
 
     device: str
     dtype: torch.dtype
     keep: bool
+    rounded: bool = True
 
 
 def choose_placement(recipe: Recipe, *, parameters: int) -> Placement:
     """Choose device, dtype and packing from the recipe and, where it says "auto", from a measurement of this machine."""
-    import psutil
-
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if recipe.compute_dtype == "auto":
         dtype = torch.bfloat16 if device == "cuda" or bfloat16_pays() else torch.float32
     else:
         dtype = torch.bfloat16 if recipe.compute_dtype == "bfloat16" else torch.float32
-    free = torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
-    fits = parameters * dtype.itemsize < KEEP_SHARE * free
+    if recipe.method == "full":
+        dtype = torch.float32  # Adam's small updates would be lost in bfloat16 weights
+        refuse_full(parameters, free=free_memory(device))
+    rounded = is_rounded(recipe.method)
+    fits = parameters * dtype.itemsize < KEEP_SHARE * free_memory(device)
     keep = fits if recipe.dequantised == "auto" else recipe.dequantised == "keep"
-    return Placement(device=device, dtype=dtype, keep=keep)
+    return Placement(device=device, dtype=dtype, keep=keep or not rounded, rounded=rounded)
+
+
+def free_memory(device: str) -> int:
+    """Return the bytes that are free on "cpu" or "cuda"."""
+    return int(torch.cuda.mem_get_info()[0]) if device == "cuda" else available()
+
+
+def refuse_full(parameters: int, *, free: int) -> None:
+    """Raise ModelError when weights, gradients and Adam's moments of all parameters do not fit into `free` bytes."""
+    needed = parameters * PARAMETER_BYTES
+    if needed > free:
+        raise ModelError(
+            f"Training all {parameters / 1e6:.0f} million weights needs {needed / 2**30:.1f} GiB of memory, and "
+            f"{free / 2**30:.1f} GiB are free: choose method = 'lora', or a smaller base."
+        )
 
 
 def bfloat16_pays(*, seconds: float = 0.4) -> bool:
@@ -72,11 +96,16 @@ def _product_time(dtype: torch.dtype, seconds: float) -> float:
 
 
 def count_parameters(base: Path) -> int:
-    """Count the parameters of a model folder from its safetensors' sizes (an upper bound: 2 bytes each at least)."""
-    total = sum(file.stat().st_size for file in base.glob("*.safetensors"))
+    """Count the parameters of a model folder from the headers of its safetensors."""
+    from safetensors import safe_open
+
+    total = 0
+    for file in base.glob("*.safetensors"):
+        with safe_open(file, framework="numpy") as weights:
+            total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118 - no mapping
     if total == 0:
         raise ModelError(f"The base model {base.name} has no .safetensors file: import it again.")
-    return total // 2
+    return total
 
 
 def load_tokenizer(base: Path) -> Any:
@@ -95,20 +124,10 @@ def load_tokenizer(base: Path) -> Any:
 
 
 def load_model(base: Path, placement: Placement, recipe: Recipe) -> Any:
-    """Load the base with nf4 numbers and put a fresh LoRA adapter (float32) on every linear layer; a PeftModel."""
-    from peft import LoraConfig, get_peft_model
-
-    model = _load_packed(base, placement) if not placement.keep else _load_kept(base, placement)
+    """Load the base and put what the recipe's method trains on it (float32): a PeftModel, or for `full` the base itself."""
+    model = _load_kept(base, placement) if placement.keep else _load_packed(base, placement)
     model.config.use_cache = False
-    torch.manual_seed(recipe.seed)
-    config = LoraConfig(
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,
-        lora_dropout=recipe.dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, config)
+    return attach(model, recipe)
 
 
 def _load_packed(base: Path, placement: Placement) -> Any:
@@ -129,6 +148,8 @@ def _load_kept(base: Path, placement: Placement) -> Any:
     from transformers import AutoModelForCausalLM
 
     model = _from_pretrained(AutoModelForCausalLM, base, dtype=placement.dtype).to(placement.device)
+    if not placement.rounded:
+        return model
     head = model.get_output_embeddings()
     for module in model.modules():
         if isinstance(module, nn.Linear) and module is not head:

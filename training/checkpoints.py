@@ -20,20 +20,21 @@ KEPT = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A complete checkpoint: its folder, the steps it holds, and the seconds that they took."""
+    """A complete checkpoint: its folder, the steps it holds, the seconds they took, and how many steps were expected in all."""
 
     path: Path
     step: int
     seconds: float
+    expected: int | None = None
 
 
-def mark_complete(folder: Path, *, step: int, seconds: float) -> None:
+def mark_complete(folder: Path, *, step: int, seconds: float, expected: int | None = None) -> None:
     """Flush every file of `folder`, then write its marker and flush that."""
     for file in folder.rglob("*"):
         sync(file)
     sync(folder)
     partial = folder / f"{MARKER}.partial"
-    partial.write_text(json.dumps({"step": step, "seconds": seconds}), "utf-8")
+    partial.write_text(json.dumps({"step": step, "seconds": seconds, "expected": expected}), "utf-8")
     sync(partial)
     partial.replace(folder / MARKER)
     sync(folder)
@@ -46,11 +47,11 @@ def newest(folder: Path) -> Checkpoint | None:
     return max(found, key=lambda checkpoint: checkpoint.step, default=None)
 
 
-def prune(folder: Path) -> None:
+def prune(folder: Path, *, keep: int = KEPT) -> None:
     """Delete incomplete checkpoints, and complete ones but the newest few."""
     paths = list(folder.glob("checkpoint-*"))
     complete = {path: checkpoint for path in paths if (checkpoint := _read(path)) is not None}
-    kept = sorted(complete, key=lambda path: -complete[path].step)[:KEPT]
+    kept = sorted(complete, key=lambda path: -complete[path].step)[:keep]
     for path in paths:
         if path not in kept:
             (path / MARKER).unlink(missing_ok=True)  # first, so that a kill during the deletion leaves no half that counts
@@ -60,6 +61,8 @@ def prune(folder: Path) -> None:
 def _read(path: Path) -> Checkpoint | None:
     try:
         content = json.loads((path / MARKER).read_text("utf-8"))
-        return Checkpoint(path=path, step=int(content["step"]), seconds=float(content["seconds"]))
+        return Checkpoint(
+            path=path, step=int(content["step"]), seconds=float(content["seconds"]), expected=content.get("expected")
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None

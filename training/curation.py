@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,18 +18,14 @@ from feedback.support import best_support, shown, support_share
 from feedback.values import fold, states_value, without_citations
 from feedback.wording import REFUSAL, cited_numbers, holds_refusal, is_refusal
 from training.absent import says_absent
-from training.example_checks import asks_sealed, stands
-from training.personal import find_personal
+from training.example_checks import CountTokens, CurrentText, asks_sealed, outdated, personal, too_long
 
-Source = Literal["verified", "correction", "thumbs_up"]
+Source = Literal["verified", "correction", "thumbs_up", "seed", "starter", "general"]
+"""The first three come from ratings; the others are rows that a night adds to them."""
 
-CurrentText = Callable[[str, str], str | None]
-"""Gives the whole text of a document as it stands now, by its collection and its name; None when it is gone."""
-
-CountTokens = Callable[[Sequence[Message]], int]
-"""Counts the tokens of messages as the model's chat template renders them."""
-
-WEIGHTS: Mapping[Source, float] = {"verified": 3.0, "correction": 2.0, "thumbs_up": 1.0}
+WEIGHTS: Mapping[Source, float] = {
+    "verified": 3.0, "correction": 2.0, "thumbs_up": 1.0, "seed": 1.0, "starter": 1.0, "general": 1.0
+}  # fmt: skip
 """How likely an example is to be drawn when there are more than the time budget allows; also the order of strength."""
 SAME_QUESTION = 95
 """Similarity in [0, 100] from which two questions with the same numbers are one question."""
@@ -154,8 +150,9 @@ def curate(
             reasons[place] = str(unfit)
             continue
         reason = _fault(candidate, max_chars=max_chars, min_chars=min_chars)
-        reason = reason or _outdated(candidate, current_text) or (SEALED if asks_sealed(one, sealed) else None)
-        reason = reason or _too_long(candidate, count_tokens, max_tokens)
+        reason = reason or outdated(candidate.completion, one.turn.asked.passages, current_text)
+        reason = reason or (SEALED if asks_sealed(one, sealed) else None)
+        reason = reason or too_long(one.turn.asked.messages, candidate.completion, count_tokens, max_tokens)
         if reason:
             reasons[place] = reason
         else:
@@ -192,7 +189,9 @@ def _candidate(place: int, rated: RatedTurn) -> _Candidate:
         raise _Unfit(NO_PROMPT)
     if asked.sampling.get("plan") == "agent" or (answer is not None and answer.steps):
         raise _Unfit(STEPS)
-    _refuse_personal(rated, correction or (answer.text if answer else ""))
+    secret = personal(rated, correction or (answer.text if answer else ""))
+    if secret:
+        raise _Unfit(secret)
     source: Source = "verified" if feedback.verified else "correction"
     if correction:
         return _Candidate(place, rated, source, _corrected(correction, asked.passages, asked.question))
@@ -204,16 +203,6 @@ def _candidate(place: int, rated: RatedTurn) -> _Candidate:
         raise _Unfit(UNFINISHED)
     liked = _liked(answer.text, asked.passages, asked.question)
     return _Candidate(place, rated, "verified" if feedback.verified else "thumbs_up", liked)
-
-
-def _refuse_personal(rated: RatedTurn, said: str) -> None:
-    """Raise _Unfit when what would be learned, the question or the conversation before it holds personal data."""
-    asked = rated.turn.asked
-    known = [shown(passage) for passage in asked.passages]
-    for text in (said, asked.question, *(message.content for message in asked.messages[1:-1])):
-        kind = find_personal(text, allowed_in=known)
-        if kind:
-            raise _Unfit(f"It holds what looks like {kind} that is not in the documents, so it is not learned: leave it out.")
 
 
 def _corrected(correction: str, passages: Sequence[Passage], question: str) -> str:
@@ -256,30 +245,6 @@ def _fault(candidate: _Candidate, *, max_chars: int, min_chars: int) -> str | No
         return f"The answer has {length} characters, more than the {max_chars} that are learned: write it shorter."
     if length < min_chars:
         return f"The answer has {length} characters, fewer than the {min_chars} that are learned: write it out."
-    return None
-
-
-def _too_long(candidate: _Candidate, count_tokens: CountTokens | None, max_tokens: int) -> str | None:
-    """Return why a candidate cannot be trained on, or None: cutting a long one would cut its answer away."""
-    if count_tokens is None:
-        return None
-    tokens = count_tokens((*candidate.rated.turn.asked.messages, Message(role="assistant", content=candidate.completion)))
-    if tokens <= max_tokens:
-        return None
-    return (
-        f"The question with its passages and its answer has {tokens} tokens, more than the {max_tokens} that can be trained on: "
-        "ask it again in fewer words, without the history, and rate that answer."
-    )
-
-
-def _outdated(candidate: _Candidate, current_text: CurrentText | None) -> str | None:
-    """Return that a passage which the candidate cites stands no more as it was given, or None."""
-    numbers = cited_numbers(candidate.completion)
-    for passage in candidate.rated.turn.asked.passages:
-        if passage.number not in numbers or current_text is None:
-            continue
-        if not stands(passage.text, current_text(passage.collection, passage.document) or ""):
-            return f"The page {passage.document} has changed or gone since the answer, so it is set aside: ask again and rate."
     return None
 
 

@@ -43,6 +43,14 @@ class ExaminationStore:
         rows = list(self._connections.db.query("SELECT report FROM examinations WHERE run_seq = ?", [run_number(run_id)]))
         return _object(rows[0]["report"]) if rows else None
 
+    def facts_since(self, at: str) -> list[frozenset[str]]:
+        """Return, for each decision of the gate after `at` (ISO 8601 in UTC; "": ever), the facts that it was made on."""
+        sql = (
+            "SELECT json_extract(report, '$.decision.inputs.candidate') AS scores FROM examinations "
+            "WHERE created_at > ? AND scores IS NOT NULL ORDER BY run_seq"
+        )
+        return [frozenset(_object(row["scores"])) for row in self._connections.db.query(sql, [at])]
+
     def keep(self, key: str, payload: Mapping[str, Any]) -> None:
         """Keep answers, a JSON object, under a key that names all they depend on: weights, questions, index, engine."""
         text = json.dumps(payload, allow_nan=False)

@@ -8,16 +8,19 @@ product of a small model, are computed for the labelled positions only.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 from trl import SFTTrainer
 
 from feedback.errors import RunError
+from training.adapters import prefix_cache
+from training.planned import PlannedTrainer, finite
+from training.upper_layers import Lower
 
 IGNORED = -100
 """The label of a position that carries no loss."""
@@ -105,71 +108,59 @@ def _pack(lengths: Sequence[int], batch_size: int, max_tokens: int, rng: random.
     return packed
 
 
-def collate(rows: Sequence[Mapping[str, Sequence[int]]], *, pad_token_id: int) -> dict[str, torch.Tensor]:
-    """Pad `{"input_ids", "labels"}` rows on the right into two (rows, longest) tensors; no mask is needed, see above."""
-    longest = max(len(row["input_ids"]) for row in rows)
-    batch = {"input_ids": pad_token_id, "labels": IGNORED}
+def labelled(row: Row, *, number: int) -> dict[str, Any]:
+    """Return a row as `collate` takes it; `number` is its place among all rows."""
     return {
-        key: torch.tensor([[*row[key], *[filler] * (longest - len(row[key]))] for row in rows]) for key, filler in batch.items()
+        "input_ids": [*row.prompt, *row.completion],
+        "labels": [*[IGNORED] * len(row.prompt), *row.completion],
+        "number": number,
     }
 
 
-def labels_loss(model: Any, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the mean cross-entropy of the labelled tokens, scoring only their positions; the model may be a PeftModel."""
+def collate(rows: Sequence[Mapping[str, Any]], *, pad_token_id: int) -> dict[str, torch.Tensor]:
+    """Pad rows on the right into two (rows, longest) tensors beside their numbers (rows); no mask is needed, see above."""
+    longest = max(len(row["input_ids"]) for row in rows)
+    batch = {"input_ids": pad_token_id, "labels": IGNORED}
+    padded = {
+        key: torch.tensor([[*row[key], *[filler] * (longest - len(row[key]))] for row in rows]) for key, filler in batch.items()
+    }
+    return {**padded, "numbers": torch.tensor([row["number"] for row in rows])}
+
+
+def labels_loss(
+    model: Any, input_ids: torch.Tensor, labels: torch.Tensor, numbers: torch.Tensor | None = None, *, lower: Lower | None = None
+) -> torch.Tensor:
+    """Return the mean cross-entropy of the labelled tokens, scoring only their positions; the model may be a PeftModel.
+
+    With `lower`, its lower layers are computed once for each row; `numbers` says which rows these are.
+    """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden = inner.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
+    if lower is not None and numbers is not None:
+        hidden = lower(input_ids, numbers)
+    else:
+        past = prefix_cache(model, len(input_ids))
+        hidden = inner.get_decoder()(input_ids=input_ids, past_key_values=past, use_cache=False).last_hidden_state
     wanted = labels[:, 1:] != IGNORED
     scores = inner.get_output_embeddings()(hidden[:, :-1][wanted])
     return nn.functional.cross_entropy(scores.float(), labels[:, 1:][wanted])
 
 
-class FixedBatches:
-    """A batch sampler over batches that were planned before."""
+class FastSFTTrainer(PlannedTrainer, SFTTrainer):  # type: ignore[misc]
+    """TRL's trainer with planned batches and the loss on the labels alone."""
 
-    def __init__(self, batches: Sequence[list[int]]) -> None:
-        self._batches = batches
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """Yield each batch's row indices."""
-        return iter(self._batches)
-
-    def __len__(self) -> int:
-        """Count the batches."""
-        return len(self._batches)
-
-
-class FastSFTTrainer(SFTTrainer):  # type: ignore[misc]
-    """TRL's trainer with planned batches, the loss on the labels alone, and a rate that follows a changing number of steps."""
-
-    def __init__(self, *, batches: Sequence[list[int]], rate: Any, pad_token_id: int, **settings: Any) -> None:
-        self._planned = FixedBatches(batches)
-        self._rate = rate  # step -> factor of the learning rate
-        self._pad_token_id = pad_token_id
-        super().__init__(data_collator=self._collate, **settings)
-
-    def _collate(self, rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, torch.Tensor]:
-        return collate(rows, pad_token_id=self._pad_token_id)
-
-    def get_train_dataloader(self) -> Any:
-        """Return the planned batches, all epochs in one pass."""
-        return DataLoader(self.train_dataset, batch_sampler=self._planned, collate_fn=self._collate)
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Make the schedule from the rate that was given; `num_training_steps` is ignored, the rate knows better."""
-        if getattr(self, "lr_scheduler", None) is None:
-            self.lr_scheduler: Any = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, self._rate)
-            self._created_lr_scheduler = True
-        return self.lr_scheduler
+    def __init__(self, *, pad_token_id: int, lower: Lower | None = None, **settings: Any) -> None:
+        super().__init__(data_collator=partial(collate, pad_token_id=pad_token_id), **settings)
+        self._lower = lower
+        self.model_accepts_loss_kwargs = True  # so that the labels of a step's batches are counted together
 
     def compute_loss(
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Return the loss of one batch. Raises RunError when it is not a number: such a step would spoil the adapter."""
-        loss = labels_loss(model, inputs["input_ids"], inputs["labels"])
-        if not torch.isfinite(loss):
-            raise RunError(f"The loss of step {self.state.global_step + 1} is {loss.item()}: lower the learning rate.")
-        return (loss, None) if return_outputs else loss
+        """Return the loss of one batch, as its part of a step's mean over labels where there are several batches in it.
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        # TRL's own writes a model card as well, which a checkpoint does not need
-        super(SFTTrainer, self)._save_checkpoint(model, trial)
+        Raises RunError when it is not a number: such a step would spoil the adapter.
+        """
+        loss = finite(labels_loss(model, **inputs, lower=self._lower), step=self.state.global_step + 1)
+        if num_items_in_batch is not None:
+            loss = loss * ((inputs["labels"][:, 1:] != IGNORED).sum() / num_items_in_batch)
+        return (loss, None) if return_outputs else loss

@@ -1,26 +1,36 @@
 """The gate: does a candidate go into service?
 
-It compares per fact, not per wording, with a paired bootstrap (Efron and Tibshirani 1993, percentile interval): PROMOTE when
-the candidate is better than what serves and no floor is broken; REJECT when it is worse, or a floor is clearly broken;
-HOLD when the data cannot tell. A decision carries its inputs, and `replay` gives the same decision from them, bit for bit.
+It compares per fact, not per wording: PROMOTE when the candidate is better than what serves and no floor is broken; REJECT when
+it is worse, or a floor is clearly broken; HOLD when the data cannot tell. Better and worse are told by a paired bootstrap
+interval and, where that alone would be too bold, by an exact sign test that agrees (training.interval says when and why); both
+are the stricter, the more nights have looked at the same questions (training.looks). The intervals of the floors and of the
+base model stay at the first night's confidence: they can only stop a promotion, so there is no luck to guard against.
+
+A decision carries its inputs, and `replay` gives the same decision from them, bit for bit.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypedDict
 
-import numpy as np
-
-from feedback.errors import RunError
+from training.interval import (
+    RESAMPLES,
+    Differences,
+    SignTest,
+    differences,
+    facts_needed,
+    needs_sign_test,
+    paired_bootstrap,
+    sign_test,
+)
+from training.looks import confidence_at, resamples_at
 
 Verdict = Literal["PROMOTE", "HOLD", "REJECT"]
 
-RESAMPLES = 10_000
-_BLOCK = 500  # resamples drawn at a time: bounds the memory (32 MB for 8,000 facts)
-_DIGITS = 10  # rounding of results: sums may differ in the last bit from one processor to the next
+RULE = 2
+"""How decisions are made now. 1, of decisions stored earlier: the bootstrap alone, and every night as if it were the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +71,9 @@ class Decision:
     difference_mean: float
     low: float
     high: float
+    confidence: float  # of low and high: tonight's
+    looks: int  # nights that asked these questions since the last promotion, this one included
+    sign_test: SignTest | None  # None: not needed
     facts: int
     more_facts: int | None  # about how many more would decide a HOLD; None when decided, or when more would not help
     base_mean: float  # difference of candidate minus base
@@ -82,32 +95,40 @@ class _Drawing(TypedDict):
     resamples: int
 
 
-def paired_bootstrap(
-    reference: Mapping[str, float],
-    candidate: Mapping[str, float],
-    *,
-    seed: int = 0,
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-) -> tuple[float, float, float]:
-    """Return mean, low and high of candidate minus reference, resampling items; (0, 0, 0) without items.
+@dataclass(frozen=True, kw_only=True)
+class _Comparison:
+    """Candidate minus serving by fact, and what the statistics say of it."""
 
-    Raises RunError when the two do not hold the same items, or hold a value that is not finite.
-    """
-    differences = _differences(reference, candidate)
-    count = len(differences)
-    if count == 0:
-        return 0.0, 0.0, 0.0
-    # numpy guarantees the stream of a bit generator for all versions, but not what Generator makes of it
-    bits = np.random.PCG64(seed)
-    means = np.empty(resamples)
-    for start in range(0, resamples, _BLOCK):
-        rows = min(_BLOCK, resamples - start)
-        drawn = (bits.random_raw(rows * count) >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)
-        means[start : start + rows] = differences[drawn.astype(np.int64)].reshape(rows, count).mean(axis=1)
-    tail = (1 - confidence) / 2 * 100
-    low, high = np.percentile(means, [tail, 100 - tail])
-    return round(float(differences.mean()), _DIGITS), round(float(low), _DIGITS), round(float(high), _DIGITS)
+    values: Differences
+    mean: float
+    low: float
+    high: float
+    confidence: float  # tonight's
+    first: float  # of a first look
+    following: float  # of the next one
+    signs: SignTest | None  # None: not needed
+    exact: bool  # whether sign tests are asked for at all
+
+    @property
+    def better(self) -> bool:
+        return self.low > 0 and self.signs_agree
+
+    @property
+    def worse(self) -> bool:
+        return self.high < 0 and self.signs_agree
+
+    @property
+    def signs_agree(self) -> bool:
+        signs = self.signs
+        return signs is None or (signs.p <= 1 - self.confidence and (signs.won > signs.lost) == (self.mean > 0))
+
+    def more_facts(self, effect: float) -> int:
+        """Return about how many more facts like these would decide; none or fewer when these should have."""
+        facts = len(self.values)
+        next_night = facts_needed(self.values, effect=effect, confidence=self.following, exact=self.exact) - facts
+        # where most facts are new, the next night is a first look
+        fresh = facts_needed(self.values, effect=effect, confidence=self.first, exact=self.exact) - facts
+        return min(next_night, max(fresh, facts + 1))
 
 
 def decide(
@@ -119,36 +140,34 @@ def decide(
     minimum_facts: int = 20,
     minimum_effect: float = 0.02,
     confidence: float = 0.95,
+    looks: int = 1,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    rule: int = RULE,
 ) -> Decision:
     """Decide over the mean score of each fact, in [0, 1], of base, serving and candidate.
 
-    `minimum_effect` is the least gain worth a change. Raises RunError when the three do not hold the same facts.
+    `minimum_effect` is the least gain worth a change; `confidence` that of a first look, and `looks` the number of this one
+    (see `count_looks`); `rule` is 1 only where an old decision is replayed. Raises RunError when the three do not hold the same
+    facts.
     """
     drawing: _Drawing = {"seed": seed, "confidence": confidence, "resamples": resamples}
-    mean, low, high = paired_bootstrap(serving, candidate, **drawing)
+    compared = _compare(serving, candidate, drawing, looks=looks, rule=rule)
     base_mean, base_low, base_high = paired_bootstrap(base, candidate, **drawing)
     readings = tuple(_read_floor(floor, drawing) for floor in floors)
     facts = len(candidate)
     verdict, reason, more = _judge(
-        mean=mean,
-        low=low,
-        high=high,
-        base_high=base_high,
-        facts=facts,
-        spread=float(np.std(_differences(serving, candidate))) if facts else 0.0,
-        readings=readings,
-        minimum_facts=minimum_facts,
-        minimum_effect=minimum_effect,
+        compared, base_high=base_high, readings=readings, minimum_facts=minimum_facts, minimum_effect=minimum_effect
     )
-    interval = f"{100 * confidence:g} % interval {100 * low:+.1f} to {100 * high:+.1f}"
     return Decision(
         verdict=verdict,
-        reason=f"{reason} ({100 * mean:+.1f} points against what serves, {interval}, over {facts} facts).",
-        difference_mean=mean,
-        low=low,
-        high=high,
+        reason=f"{reason} ({_figures(compared, looks)}).",
+        difference_mean=compared.mean,
+        low=compared.low,
+        high=compared.high,
+        confidence=compared.confidence,
+        looks=looks,
+        sign_test=compared.signs,
         facts=facts,
         more_facts=more,
         base_mean=base_mean,
@@ -156,40 +175,58 @@ def decide(
         base_high=base_high,
         floors=readings,
         inputs=_measured(base, serving, candidate, floors)
-        | {"minimum_facts": minimum_facts, "minimum_effect": minimum_effect, **drawing},
+        | {"minimum_facts": minimum_facts, "minimum_effect": minimum_effect, "looks": looks, "rule": rule, **drawing},
     )
 
 
 def replay(inputs: Mapping[str, Any]) -> Decision:
     """Decide again from the inputs of a decision, as they stand in it or come back from JSON."""
-    values = dict(inputs)
+    values = {"rule": 1, **inputs}
     floors = [Floor(**floor) for floor in values.pop("floors")]
     return decide(values.pop("base"), values.pop("serving"), values.pop("candidate"), floors, **values)
 
 
+def _compare(
+    serving: Mapping[str, float], candidate: Mapping[str, float], drawing: _Drawing, *, looks: int, rule: int
+) -> _Comparison:
+    first = drawing["confidence"]
+    tonight = confidence_at(looks, confidence=first) if rule > 1 else first
+    resamples = resamples_at(tonight, resamples=drawing["resamples"]) if rule > 1 else drawing["resamples"]
+    values = differences(serving, candidate)
+    mean, low, high = paired_bootstrap(serving, candidate, seed=drawing["seed"], confidence=tonight, resamples=resamples)
+    return _Comparison(
+        values=values,
+        mean=mean,
+        low=low,
+        high=high,
+        confidence=tonight,
+        first=first,
+        following=confidence_at(looks + 1, confidence=first) if rule > 1 else first,
+        signs=sign_test(values) if rule > 1 and needs_sign_test(values) else None,
+        exact=rule > 1,
+    )
+
+
 def _judge(
+    compared: _Comparison,
     *,
-    mean: float,
-    low: float,
-    high: float,
     base_high: float,
-    facts: int,
-    spread: float,
     readings: Sequence[FloorReading],
     minimum_facts: int,
     minimum_effect: float,
 ) -> tuple[Verdict, str, int | None]:
     """Return verdict, reason (without the figures) and how many more facts would decide."""
+    facts = len(compared.values)
     if facts < minimum_facts:
         more = minimum_facts - facts
         return "HOLD", f"Too few facts to tell: {minimum_facts} are needed, {more} more", more
     clearly = [reading for reading in readings if reading.state == "clearly broken"]
-    if high < 0:
+    if compared.worse:
         return "REJECT", "The candidate is worse than what serves", None
     if clearly:
         return "REJECT", f"A floor is clearly broken: {_name(clearly)}", None
-    if low <= 0 or mean < minimum_effect:
-        return _hold(mean=mean, low=low, facts=facts, spread=spread, minimum_effect=minimum_effect)
+    if not compared.better or compared.mean < minimum_effect:
+        return _hold(compared, minimum_effect=minimum_effect)
     broken = [reading for reading in readings if reading.state == "broken"]
     if broken:
         return "HOLD", f"The candidate is better, but a floor may be broken: {_name(broken)}", None
@@ -203,17 +240,35 @@ def _judge(
     return "PROMOTE", "The candidate is better than what serves, and no floor is broken", None
 
 
-def _hold(*, mean: float, low: float, facts: int, spread: float, minimum_effect: float) -> tuple[Verdict, str, int | None]:
-    if low > 0:
+def _hold(compared: _Comparison, *, minimum_effect: float) -> tuple[Verdict, str, int | None]:
+    if compared.better:
         return "HOLD", f"The candidate is better, but by less than the {100 * minimum_effect:g} points that count", None
-    if spread == 0:
+    if not compared.values.any():
         return "HOLD", "The candidate answers as what serves does: there is nothing to choose", None
     # the facts at which an interval of this spread excludes no difference; for a gain that would count, if it is smaller
-    needed = math.ceil((1.96 * spread / max(abs(mean), minimum_effect, 0.001)) ** 2)
-    more = max(needed - facts, 1)
-    if abs(mean) < minimum_effect and needed <= facts:
+    more = compared.more_facts(max(abs(compared.mean), minimum_effect, 0.001))
+    if abs(compared.mean) < minimum_effect and more <= 0:
         return "HOLD", "The candidate and what serves are about as good: more questions would hardly tell them apart", None
+    more = max(more, 1)
+    if compared.low > 0 or compared.high < 0:
+        seems = "better" if compared.mean > 0 else "worse"
+        return (
+            "HOLD",
+            f"The candidate seems {seems}, but too few facts differ to be sure: about {more} more facts would decide",
+            more,
+        )
     return "HOLD", f"The questions cannot tell: about {more} more facts would decide", more
+
+
+def _figures(compared: _Comparison, looks: int) -> str:
+    """Return what a reason rests on."""
+    interval = f"{100 * compared.confidence:.4g} % interval {100 * compared.low:+.1f} to {100 * compared.high:+.1f}"
+    text = f"{100 * compared.mean:+.1f} points against what serves, {interval}, over {len(compared.values)} facts"
+    if looks > 1:
+        text += f", asked on {looks} nights"
+    if compared.signs is not None:
+        text += f"; {compared.signs.won} won, {compared.signs.lost} lost, sign test p = {compared.signs.p:.2g}"
+    return text
 
 
 def _measured(
@@ -224,7 +279,7 @@ def _measured(
         "base": dict(base),
         "serving": dict(serving),
         "candidate": dict(candidate),
-        "floors": [asdict(floor) | {"reference": dict(floor.reference), "candidate": dict(floor.candidate)} for floor in floors],
+        "floors": [vars(floor) | {"reference": dict(floor.reference), "candidate": dict(floor.candidate)} for floor in floors],
     }
 
 
@@ -241,18 +296,6 @@ def _read_floor(floor: Floor, drawing: _Drawing) -> FloorReading:
     return FloorReading(
         name=floor.name, state=state, mean=mean, low=low, high=high, items=items, needed=floor.needed, margin=floor.margin
     )
-
-
-def _differences(reference: Mapping[str, float], candidate: Mapping[str, float]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return candidate minus reference in the order of the items' names: the order of a mapping must not matter."""
-    odd = sorted(set(reference) ^ set(candidate))
-    if odd:
-        raise RunError(f"The contestants were not asked the same: {odd[0]!r} is missing for one of them. Examine them again.")
-    names = sorted(candidate)
-    values = np.array([candidate[name] - reference[name] for name in names], dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise RunError(f"The measure of {names[int(np.argmin(np.isfinite(values)))]!r} is not a number. Examine it again.")
-    return values
 
 
 def _name(readings: Sequence[FloorReading]) -> str:

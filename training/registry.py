@@ -1,8 +1,8 @@
 """The adapters of one home: published whole or not at all, hashed, and the one pointer to the version that serves.
 
-A folder `v0007` holds exactly adapter_config.json, adapter_model.safetensors, adapter.gguf and manifest.json. It is written
-under another name, synced, renamed, and only then named in the database, so a process that dies at any moment leaves either
-a published adapter or something that the next start sweeps away. The pointer is the newest row of an append-only table.
+A folder `v0007` holds exactly the files of its kind (`training.methods.FILES`) and manifest.json. It is written under another
+name, synced, renamed, and only then named in the database, so a process that dies at any moment leaves either a published
+adapter or something that the next start sweeps away. The pointer is the newest row of an append-only table.
 """
 
 from __future__ import annotations
@@ -26,15 +26,13 @@ from feedback.errors import AdapterError, CorruptAdapter, RunError, UnknownAdapt
 from feedback.migrations import feedback_migrations
 from feedback.part import storable
 from training.durable import copy, sha256, sync
+from training.methods import files_of
 from training.migrations import training_migrations
 from training.run_ids import run_id as named
 from training.run_ids import run_number
 
 BASE: Final = "base"
 """The name of the base model without an adapter, as what serves."""
-
-FILES: Final = ("adapter_config.json", "adapter_model.safetensors", "adapter.gguf")
-"""What a candidate folder must hold; with manifest.json, exactly what a published folder holds."""
 
 MANIFEST: Final = "manifest.json"
 
@@ -116,7 +114,7 @@ class AdapterRegistry:
         `manifest` is any JSON object; version, status, run_id, created_at and files (SHA-256 each) are set here. Raises
         AdapterError for a candidate without its files and for a disk that cannot take them, RunError for an unknown run.
         """
-        missing = [name for name in FILES if not (candidate / name).is_file()]
+        missing = [name for name in files_of(candidate) if not (candidate / name).is_file()]
         if missing:
             raise AdapterError(f"The candidate {candidate} has no {' and no '.join(missing)}: train it again.")
         run_seq = self._run_seq(run_id)
@@ -149,12 +147,12 @@ class AdapterRegistry:
         content: dict[str, Any] = json.loads(text)
         try:
             found = sorted(each.name for each in folder.iterdir())
-            if found != sorted([*FILES, MANIFEST]):
-                raise CorruptAdapter(version, _difference(found))
+            if found != sorted([*content["files"], MANIFEST]):
+                raise CorruptAdapter(version, _difference(set(found), {*content["files"], MANIFEST}))
             if (folder / MANIFEST).read_bytes() != text.encode():
                 raise CorruptAdapter(version, f"{MANIFEST} is not what was published")
-            for name in FILES:
-                if sha256(folder / name) != content["files"][name]:
+            for name, digest in content["files"].items():
+                if sha256(folder / name) != digest:
                     raise CorruptAdapter(version, f"{name} is not what was published (its SHA-256 differs)")
         except FileNotFoundError as error:
             raise CorruptAdapter(version, "its folder is missing") from error
@@ -298,11 +296,11 @@ class AdapterRegistry:
         """Write the folder of `version`, whole and synced, under its final name; returns the text of its manifest."""
         temporary = self._folder / f"{_TEMPORARY}{version}"
         temporary.mkdir()
-        content["files"] = {name: copy(candidate / name, temporary / name) for name in FILES}
+        content["files"] = {name: copy(candidate / name, temporary / name) for name in files_of(candidate)}
         text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
         (temporary / MANIFEST).write_bytes(text.encode())
         sync(temporary / MANIFEST)
-        for name in (*FILES, MANIFEST):
+        for name in (*content["files"], MANIFEST):
             (temporary / name).chmod(0o444)  # immutable once published
         sync(temporary)
         _note(lock, version)  # from here until its row is there, the folder is a dead publication's if we die
@@ -395,8 +393,8 @@ def _note(lock: int, text: str) -> None:
     os.fsync(lock)
 
 
-def _difference(found: list[str]) -> str:
-    missing = sorted({*FILES, MANIFEST} - set(found))
+def _difference(found: set[str], published: set[str]) -> str:
+    missing = sorted(published - found)
     if missing:
         return f"its folder has no {' and no '.join(missing)}"
-    return f"its folder holds {' and '.join(sorted(set(found) - {*FILES, MANIFEST}))}, which was not published"
+    return f"its folder holds {' and '.join(sorted(found - published))}, which was not published"

@@ -1,11 +1,15 @@
-"""One training from the run folder to the adapter folder: load, encode, train, save. The heavy half of the trainer."""
+"""One training from the run folder to the adapter folder: load, encode, train, save. The heavy half of the trainer.
+
+An objective has one stage or two: examples (SFT), then pairs (DPO) or thumbs (KTO) on what the examples taught. The two share
+the time budget, and a run that was killed in the second goes on in the second.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,173 +19,290 @@ from datasets import Dataset
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig
 
-from feedback.errors import RunError
-from training.base_model import Placement, cast_adapter, choose_placement, count_parameters, load_model, load_tokenizer, speed_up
+from training.adapters import begin_prefix, warm_start
+from training.base_model import Placement, cast_adapter, load_model, load_tokenizer, speed_up
 from training.budget import Budget
 from training.checkpoints import Checkpoint, newest, prune
-from training.dataset import read_snapshot
-from training.durable import sync
-from training.fast_sft import IGNORED, FastSFTTrainer, Row, encode, plan_batches, refuse_long
-from training.lora_gguf import convert
+from training.disk import ADAPTER_EXTRA, CHECKPOINT_EXTRA, Room
+from training.fast_sft import FastSFTTrainer, labelled
+from training.fitting import Fit, fit_training
+from training.guard import Guard
+from training.held_loss import HeldLoss
+from training.memory import available
+from training.methods import kind_of
+from training.planned import arguments
+from training.preferences import make_trainer
 from training.recipe import Recipe
+from training.saving import hand_over, save_adapter, take_over
+from training.stages import Stage, plan_stage, read_stages
+from training.trackers import report
+from training.upper_layers import Kept, Lower
 from training.watch import Stop, Watch
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
+KEPT_SHARE = 0.25
+"""Kept activations may take at most this share of the memory that is free; past it they go to the disk."""
+
+
+@dataclass(kw_only=True)
+class _Session:
+    """What the stages of one training share."""
+
+    run: Path
+    fit: Fit
+    tokenizer: Any
+    model: Any
+    room: Room
+    stop: Stop
+    started: float
+    spent: float = 0.0  # seconds of earlier, interrupted starts
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.fit.recipe
+
+    @property
+    def placement(self) -> Placement:
+        return self.fit.placement
 
 
 def train(run: Path, recipe: Recipe, *, stop: Stop, started: float) -> dict[str, Any] | None:
     """Train as the recipe says and write `run`/adapter; return the figures, or None when stopped after a checkpoint.
 
-    `started` is the monotonic time at which the budget began. Raises RunError for rows that cannot be trained on,
-    ModelError for the base, AdapterError when the adapter cannot be written.
+    `started` is the monotonic time at which the budget began. Raises RunError for rows that cannot be trained on, and
+    where memory or disk is too small, ModelError for the base, AdapterError when the adapter cannot be written or the one
+    to start from does not fit.
     """
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     base = Path(recipe.base)
-    placement = choose_placement(recipe, parameters=count_parameters(base))
     tokenizer = load_tokenizer(base)
-    rows = _read_rows(run, tokenizer, recipe)
-    lengths = [row.length for row in rows]
-    batches = plan_batches(
-        lengths, batch_size=recipe.batch_size, max_batch_tokens=recipe.max_batch_tokens, epochs=recipe.epochs, seed=recipe.seed
-    )[: recipe.max_steps]
-    prune(_checkpoints(run))
-    resumed = newest(_checkpoints(run))
+    rows, skipped = read_stages(run, tokenizer, recipe)
+    fit = fit_training(run, recipe, rows)
+    stages = [plan_stage(each, fit.recipe) for each in rows]
+    model = load_model(base, fit.placement, fit.recipe)
+    if recipe.start:
+        warm_start(model, Path(recipe.start), recipe)
+    elif recipe.method == "prefix":
+        begin_prefix(model, rows[0].prompt)
+    room = _room(run, model, recipe)
+    session = _Session(run=run, fit=fit, tokenizer=tokenizer, model=model, room=room, stop=stop, started=started)
+    room.hold()
+    try:
+        done = _play(session, stages)
+        if done is None:
+            return None
+        room.let_go(_checkpoints(run))
+        save_adapter(run, model, recipe)
+    finally:
+        room.close()
+        shutil.rmtree(_activations(run), ignore_errors=True)
+    notes = [*fit.plan.notes, *room.notes, *(figures["note"] for figures in done.values() if figures["note"])]
+    return {**done[stages[0].name], "stages": done, "skipped": skipped, "notes": notes, **_circumstances(session)}
+
+
+def _room(run: Path, model: Any, recipe: Recipe) -> Room:
+    trained = 4 * sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    copies = 2 if kind_of(recipe.method) == "lora" else 1  # the GGUF beside the safetensors
+    kept = 4 if recipe.evaluation_share else 3  # the weights, Adam's two moments, the best weights
+    return Room(run, adapter=copies * trained + ADAPTER_EXTRA, checkpoint=kept * trained + CHECKPOINT_EXTRA)
+
+
+def _play(session: _Session, stages: Sequence[Stage]) -> dict[str, dict[str, Any]] | None:
+    """Train the stages one after the other; returns the figures of each, or None when stopped."""
+    done: dict[str, dict[str, Any]] = {}
+    if len(stages) == 2:
+        kept = take_over(_handover(session.run), session.model)
+        if kept is not None:
+            done[stages[0].name], session.spent = kept
+    for stage in stages[len(done) :]:
+        figures = _train_stage(session, stage, stages, before=sum(each["steps"] for each in done.values()))
+        if figures is None:
+            return None
+        done[stage.name] = figures
+        if figures["ended"] == "memory":
+            break
+        if stage is not stages[-1]:
+            hand_over(_handover(session.run), session.model, figures, seconds=figures["seconds"])
+    return done
+
+
+def _train_stage(session: _Session, stage: Stage, stages: Sequence[Stage], *, before: int) -> dict[str, Any] | None:
+    """Train one stage from its newest checkpoint; returns its figures, or None when stopped.
+
+    `before` counts the steps of the stage before it.
+    """
+    recipe, last = session.recipe, stage is stages[-1]
+    folder = _checkpoints(session.run) if stage is stages[0] else _checkpoints(session.run) / stage.name
+    prune(folder)
+    resumed = newest(folder)
+    session.spent = resumed.seconds if resumed else session.spent
+    share = 1.0 if last else 1.0 - recipe.preference_share
     budget = Budget(
-        steps=len(batches),
-        minutes=recipe.minutes,
-        started=started,
+        steps=stage.plan.steps,
+        minutes=None if recipe.minutes is None else share * recipe.minutes,
+        started=session.started,
         warmup=recipe.warmup,
-        spent=resumed.seconds if resumed else 0.0,
+        schedule=recipe.schedule,
+        spent=session.spent,
+        expected=resumed.expected if resumed else None,
     )
-    watch = Watch(run, budget, stop, tokens=[sum(lengths[row] for row in batch) for batch in batches], recipe=recipe)
-    model = load_model(base, placement, recipe)
-    trainer = _make_trainer(run, model, tokenizer, rows, batches, recipe=recipe, placement=placement, budget=budget, watch=watch)
-    stop.training = True
-    if not stop.asked:
+    lower, guard = _lower(session, stage), Guard()
+    held = _held(session, stage, lower)
+    watch = Watch(
+        session.run,
+        budget,
+        session.stop,
+        tokens=stage.plan.step_tokens,
+        recipe=recipe,
+        stage=stage.name,
+        room=session.room,
+        held=held,
+        before=before,
+        after=0 if last else stages[-1].plan.steps,
+    )
+    keepsakes: list[Guard | HeldLoss] = [guard, held] if held else [guard]
+    if resumed:
+        for keepsake in keepsakes:
+            keepsake.load(resumed.path)
+    trainer = _make_trainer(session, stage, folder=folder, watch=watch, guard=guard, keepsakes=keepsakes, lower=lower)
+    session.stop.training = True
+    if not session.stop.asked:
         trainer.train(resume_from_checkpoint=str(resumed.path) if resumed else None)
-    stop.training = False
-    if stop.asked and not watch.finished:
+    session.stop.training = False
+    if session.stop.asked and watch.ended is None:
         return None
-    _save_adapter(run, model, recipe)
-    return _figures(watch, recipe, placement, rows=len(rows), resumed=resumed)
+    if held:
+        held.restore(session.model)
+    return {
+        **_figures(watch, rows=stage.plan.rows, resumed=resumed),
+        "skipped_steps": guard.skipped,
+        "held_out": held.figures() if held else None,
+    }
 
 
 def _checkpoints(run: Path) -> Path:
     return run / "checkpoints"
 
 
-def _read_rows(run: Path, tokenizer: Any, recipe: Recipe) -> list[Row]:
-    examples = read_snapshot(run / "dataset")
-    if not examples:
-        raise RunError(f"The dataset of {run.name} is empty: there is nothing to train on.")
-    rows = [encode(example, tokenizer) for example in examples]
-    refuse_long(rows, max_length=recipe.max_length)
-    return rows
+def _handover(run: Path) -> Path:
+    return _checkpoints(run) / "handover"
+
+
+def _activations(run: Path) -> Path:
+    return run / "activations"
+
+
+def _lower(session: _Session, stage: Stage) -> Lower | None:
+    """Return what keeps the frozen layers' outputs, in memory or on the disk; None where nothing is kept."""
+    recipe, model = session.recipe, session.model
+    if stage.name != "sft" or not recipe.keep_activations or recipe.upper_layers is None:
+        return None
+    base = model.get_base_model()
+    lengths = [row.length for row in (*stage.data.rows, *stage.data.held)]
+    size = Kept.bytes(lengths, width=base.config.hidden_size)
+    folder = None if size <= KEPT_SHARE * (available() - session.fit.plan.needed) else _activations(session.run)
+    if folder is not None and not session.room.has(size):
+        session.room.notes.append("Neither memory nor disk could hold the activations: they were computed in every epoch.")
+        return None
+    return Lower(base, upper=recipe.upper_layers, lengths=lengths, folder=folder)
+
+
+def _held(session: _Session, stage: Stage, lower: Lower | None) -> HeldLoss | None:
+    recipe, data = session.recipe, stage.data
+    if not data.held:
+        return None
+    epochs = sum(map(len, stage.plan.batches)) / len(data.rows)
+    return HeldLoss(
+        data.held,
+        every=round(stage.plan.steps / epochs / recipe.evaluations),
+        patience=recipe.patience,
+        pad_token_id=session.tokenizer.pad_token_id,
+        batch_size=recipe.batch_size,
+        max_batch_tokens=recipe.max_batch_tokens,
+        numbers=range(len(data.rows), len(data.rows) + len(data.held)),
+        lower=lower,
+    )
 
 
 def _make_trainer(
-    run: Path,
-    model: Any,
-    tokenizer: Any,
-    rows: Sequence[Row],
-    batches: Sequence[list[int]],
+    session: _Session,
+    stage: Stage,
     *,
-    recipe: Recipe,
-    placement: Placement,
-    budget: Budget,
+    folder: Path,
     watch: Watch,
-) -> FastSFTTrainer:
-    settings = SFTConfig(
-        output_dir=str(_checkpoints(run)),
-        per_device_train_batch_size=recipe.batch_size,
-        num_train_epochs=1,  # the planned batches hold all epochs
-        learning_rate=recipe.learning_rate,
-        max_grad_norm=recipe.clip,
-        optim="adamw_torch",
-        weight_decay=0.0,
-        seed=recipe.seed,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",  # the watch asks for checkpoints by time
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=placement.device == "cpu",
-        bf16=False,  # the weights carry the compute dtype themselves
-        gradient_checkpointing=False,
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-    )
-    dataset = Dataset.from_list([_labelled(row) for row in rows])
-    trainer = FastSFTTrainer(
-        model=model,
-        args=settings,
-        train_dataset=dataset,
-        processing_class=tokenizer,
-        batches=batches,
-        rate=budget.rate,
-        pad_token_id=tokenizer.pad_token_id,
-        callbacks=[watch],
-    )
+    guard: Guard,
+    keepsakes: Sequence[Guard | HeldLoss],
+    lower: Lower | None,
+) -> Any:
+    recipe, device, model = session.recipe, session.placement.device, session.model
+    if stage.name == "sft":
+        common = arguments(recipe, folder=folder, rate=recipe.learning_rate, device=device)
+        trainer: Any = FastSFTTrainer(
+            model=model,
+            args=SFTConfig(**common, dataset_kwargs={"skip_prepare_dataset": True}),
+            train_dataset=Dataset.from_list([labelled(row, number=number) for number, row in enumerate(stage.data.rows)]),
+            processing_class=session.tokenizer,
+            batches=stage.plan.batches,
+            rate=watch.budget.rate,
+            pad_token_id=session.tokenizer.pad_token_id,
+            lower=lower,
+            callbacks=[guard, watch],
+            keepsakes=keepsakes,
+        )
+    else:
+        trainer = make_trainer(
+            stage.plan,
+            stage.data.rows,
+            model,
+            session.tokenizer,
+            recipe=recipe,
+            folder=folder,
+            device=device,
+            budget=watch.budget,
+            callbacks=[guard, watch],
+            keepsakes=keepsakes,
+        )
     trainer.remove_callback(PrinterCallback)
+    report(trainer, session.run, recipe.report_to, stage=stage.name)
     cast_adapter(model)
     speed_up(model)
+    if session.fit.plan.load.recompute:
+        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return trainer
 
 
-def _labelled(row: Row) -> dict[str, list[int]]:
-    return {
-        "input_ids": [*row.prompt, *row.completion],
-        "labels": [*[IGNORED] * len(row.prompt), *row.completion],
-    }
-
-
-def _save_adapter(run: Path, model: Any, recipe: Recipe) -> None:
-    """Write the adapter folder beside its place, flush it, and rename it."""
-    spoilt = [name for name, value in model.named_parameters() if value.requires_grad and not torch.isfinite(value).all()]
-    if spoilt:
-        raise RunError(f"{len(spoilt)} weights of the adapter are not numbers ({spoilt[0]} first): lower the learning rate.")
-    partial, final = run / "adapter.partial", run / "adapter"
-    for leftover in (partial, final):
-        shutil.rmtree(leftover, ignore_errors=True)
-    model.save_pretrained(str(partial), save_embedding_layers=False)
-    (partial / "README.md").unlink(missing_ok=True)
-    _name_base(partial / "adapter_config.json", recipe.base_name or Path(recipe.base).name)
-    convert(partial, Path(recipe.base), partial / "adapter.gguf")
-    for file in partial.iterdir():
-        sync(file)
-    sync(partial)
-    partial.rename(final)
-    sync(run)
-
-
-def _name_base(path: Path, name: str) -> None:
-    """Name the base by its name: a path of this machine would mean nothing, and tell too much, on another."""
-    settings = json.loads(path.read_text("utf-8"))
-    settings["base_model_name_or_path"] = name
-    path.write_text(json.dumps(settings, indent=2, sort_keys=True), "utf-8")
-
-
-def _figures(watch: Watch, recipe: Recipe, placement: Placement, *, rows: int, resumed: Checkpoint | None) -> dict[str, Any]:
-    import resource
-
+def _figures(watch: Watch, *, rows: int, resumed: Checkpoint | None) -> dict[str, Any]:
+    """Return what is told of one stage; `seconds` count from the start of the whole training."""
     return {
         "steps": watch.steps,
         "planned_steps": watch.budget.planned,
+        "ended": watch.ended,
+        "note": watch.note,
         "rows": rows,
         "tokens": watch.trained_tokens,
         "tokens_s": round(watch.budget.tokens_per_second, 1),
         "seconds": round(watch.budget.elapsed(), 1),
         "loss": round(sum(watch.losses[-10:]) / max(1, len(watch.losses[-10:])), 4),
+        "resumed_from": resumed.step if resumed else None,
+    }
+
+
+def _circumstances(session: _Session) -> dict[str, Any]:
+    import resource
+
+    recipe, placement = session.recipe, session.placement
+    return {
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "device": placement.device,
         "compute_dtype": str(placement.dtype).removeprefix("torch."),
-        "dequantised": "keep" if placement.keep else "nf4",
+        "dequantised": ("keep" if placement.keep else "nf4") if placement.rounded else "dense",
         "threads": torch.get_num_threads(),
-        "resumed_from": resumed.step if resumed else None,
+        "method": recipe.method,
+        "objective": recipe.objective,
         "seed": recipe.seed,
         "nice": os.nice(0),
+        "memory": session.fit.figures(),
         "libraries": {name: version(name) for name in LIBRARIES},
     }

@@ -110,6 +110,8 @@ def _be_modest(recipe: Recipe) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.update(
         HF_HUB_DISABLE_PROGRESS_BARS="1",
+        HF_DATASETS_DISABLE_PROGRESS_BARS="1",
+        TQDM_DISABLE="1",
         TRANSFORMERS_VERBOSITY="error",
         HF_HUB_OFFLINE="1",
         TRANSFORMERS_OFFLINE="1",

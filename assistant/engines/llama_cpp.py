@@ -102,7 +102,7 @@ class LlamaCppEngine:
         import xllamacpp as xlc
 
         if adapter is not None:
-            check_adapter(adapter, hf_dir=self._base.hf_dir, base_sha256=self._base.sha256)
+            check_adapter(adapter, hf_dir=self._base.hf_dir, base_sha256=self._base.sha256, engine="llama_cpp")
             if not (adapter.path / "adapter.gguf").is_file():
                 raise CorruptAdapter(adapter.version, "it has no adapter.gguf")
         try:

@@ -19,8 +19,7 @@ def make_engine(kind: EngineKind, base: BaseModel, *, threads: int = 0, slots: i
     `threads` 0 means one for each core; `slots` answers are written at a time; `context` is in tokens, prompt and answer.
     Raises SettingsError for an unknown kind, ModelError when the base cannot be served by the kind asked for.
     """
-    if kind == "auto":
-        kind = "transformers" if base.gguf_path is None or has_cuda() else "llama_cpp"
+    kind = engine_kind(kind, base)
     if kind == "llama_cpp":
         from assistant.engines.llama_cpp import LlamaCppEngine
 
@@ -30,6 +29,13 @@ def make_engine(kind: EngineKind, base: BaseModel, *, threads: int = 0, slots: i
 
         return TransformersEngine(base, threads=threads or cores(), slots=slots, context=context)
     raise SettingsError(f"engine is {kind!r}: choose auto, llama_cpp or transformers.")
+
+
+def engine_kind(kind: EngineKind, base: BaseModel) -> Literal["llama_cpp", "transformers"]:
+    """Return the kind of engine that serves `base` by this setting."""
+    if kind == "auto":
+        return "transformers" if base.gguf_path is None or has_cuda() else "llama_cpp"
+    return kind
 
 
 def has_cuda() -> bool:

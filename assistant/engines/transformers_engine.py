@@ -1,7 +1,9 @@
 """The transformers engine: torch and peft, for CUDA and for any Hugging Face causal language model.
 
-Adapters lie side by side in one model, and each forward pass names its own: PEFT's `adapter_names`, given to the LoRA layers
-by hooks that are set once and read a thread-local name. There is no active adapter that a swap could change under a request.
+LoRA adapters lie side by side in one model, and each forward pass names its own: PEFT's `adapter_names`, given to the LoRA
+layers by hooks that are set once and read a thread-local name. There is no active adapter that a swap could change under a
+request. A prefix is what the cache of each of its answers begins with, over the same model. A DoRA adapter, which PEFT cannot
+choose by name, and a whole model have an instance of their own, which costs the memory of the base once more.
 """
 
 from __future__ import annotations
@@ -9,30 +11,39 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from assistant.adapter_checks import check_adapter
 from assistant.engines.base import BASE_VERSION, AdapterVersion, CanaryReading, ChatRequest, Delta, LoadedAdapter, Tool
 from assistant.engines.template import ChatTemplate
+from assistant.engines.transformers_loading import (
+    Precision,
+    add_dora,
+    cache_of,
+    choose_precision,
+    open_model,
+    read_prefix,
+)
 from assistant.models import BaseModel
 from feedback.errors import CorruptAdapter, EngineError, ModelError
 from feedback.records import Message
+from training.methods import Kind
 
 CANARY_TOKENS = 40
 """How many of the likeliest next tokens a canary reading holds."""
-
-Precision = Literal["auto", "nf4", "bfloat16", "float32"]
 
 _PEFT_BASE = "__base__"  # PEFT's name for "no adapter" in adapter_names
 _UNUSED = "unused"  # the adapter whose injection puts LoRA layers into place; no request ever names it
 
 
 class TransformersAdapter:
-    """A version that is loaded: the name under which its tensors lie in the model."""
+    """A version that is loaded: the name under which its tensors lie in the model, its prefix, or its own model."""
 
-    def __init__(self, version: str, key: str) -> None:
+    def __init__(self, version: str, key: str, *, prefix: Any = None, model: Any = None) -> None:
         self._version = version
         self.key = key
+        self.prefix = prefix
+        self.model = model
         self.loaded = True
 
     @property
@@ -63,7 +74,8 @@ class TransformersEngine:
         if self._device == "cpu":
             torch.set_num_threads(threads)
         self._forward_as = threading.local()  # .key: the adapter of the forward pass that this thread is in
-        self._model = self._open_model(_precision(precision, self._device))
+        self._precision = choose_precision(precision, self._device)
+        self._model = self._open_base()
 
     @property
     def name(self) -> str:
@@ -76,7 +88,12 @@ class TransformersEngine:
         """Load an adapter beside the others (None: the bare base). Raises CorruptAdapter; what is loaded stays as it was."""
         if adapter is None:
             return TransformersAdapter(BASE_VERSION, _PEFT_BASE)
-        check_adapter(adapter, hf_dir=self._base.hf_dir, base_sha256=self._base.sha256)
+        kind = check_adapter(adapter, hf_dir=self._base.hf_dir, base_sha256=self._base.sha256, engine="transformers")
+        if kind == "prefix":
+            prefix = read_prefix(adapter.path, self._base.hf_dir, like=self._model)
+            return TransformersAdapter(adapter.version, _PEFT_BASE, prefix=prefix)
+        if kind != "lora":
+            return TransformersAdapter(adapter.version, _PEFT_BASE, model=self._own_model(adapter, kind))
         # A name of its own for every load: PEFT keeps the old scale when a name is loaded twice.
         loaded = TransformersAdapter(adapter.version, f"{adapter.version}_{next(self._numbers)}".replace(".", "_"))
         with self._changes:
@@ -132,6 +149,7 @@ class TransformersEngine:
             if loaded.loaded and loaded.key != _PEFT_BASE:
                 self._delete(loaded.key)
             loaded.loaded = False
+            loaded.prefix = loaded.model = None
 
     def canary(self, adapter: LoadedAdapter, prompts: Sequence[Sequence[Message]]) -> list[CanaryReading]:
         """Read the log-probabilities of the 40 likeliest next tokens after each prompt."""
@@ -155,37 +173,27 @@ class TransformersEngine:
         """Free the model."""
         self._model = None
 
-    def _open_model(self, precision: Precision) -> Any:
+    def _open_base(self) -> Any:
         """Load the base and put LoRA layers into all its linear layers, so that a later adapter replaces no module.
 
         Without this the first adapter would swap modules under a request that the bare base is answering.
         """
-        import torch
         from peft import LoraConfig, get_peft_model
-        from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-        from transformers.utils import logging
 
-        options: dict[str, Any] = {"dtype": torch.float32 if precision == "float32" else torch.bfloat16}
-        if precision == "nf4":
-            options["quantization_config"] = BitsAndBytesConfig(
-                load_in_4bit=True,
-                bnb_4bit_quant_type="nf4",
-                bnb_4bit_use_double_quant=True,
-                bnb_4bit_compute_dtype=torch.bfloat16,
-            )
-        logging.disable_progress_bar()
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                self._base.hf_dir, device_map={"": self._device}, local_files_only=True, **options
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ModelError(f"The base model {self._base.name} cannot be loaded: {error}.") from error
-        finally:
-            logging.enable_progress_bar()
+        model = open_model(self._base.hf_dir, name=self._base.name, precision=self._precision, device=self._device)
         self._model = get_peft_model(model, LoraConfig(r=1, target_modules="all-linear"), adapter_name=_UNUSED)
         self._model.eval()
         self._hook_layers()
         return self._model
+
+    def _own_model(self, adapter: AdapterVersion, kind: Kind) -> Any:
+        """Open an instance for one version: a whole model, or the base with a DoRA adapter."""
+        folder = adapter.path if kind == "full" else self._base.hf_dir
+        try:
+            model = open_model(folder, name=adapter.version, precision=self._precision, device=self._device)
+            return model if kind == "full" else add_dora(model, adapter.path)
+        except (ModelError, RuntimeError) as error:
+            raise CorruptAdapter(adapter.version, f"it cannot be loaded ({error})") from error
 
     def _hook_layers(self) -> None:
         """Tell every LoRA layer to take the adapter's name from the thread that calls it."""
@@ -203,11 +211,14 @@ class TransformersEngine:
         """Run the model over new tokens; returns the logits (float32, vocabulary) after the last one, and the cache."""
         import torch
 
+        model, prefix = loaded.model or self._model, loaded.prefix
         if self._model is None or not loaded.loaded:
             raise EngineError(f"The adapter {loaded.version} is no longer loaded: ask again.")
+        if past is None and prefix is not None:
+            past = cache_of(prefix)
         self._forward_as.key = loaded.key
         try:
-            output = self._model(
+            output = model(
                 input_ids=torch.tensor([ids], device=self._device), past_key_values=past, use_cache=True, logits_to_keep=1
             )
         except RuntimeError as error:  # out of memory, above all
@@ -245,22 +256,6 @@ def _choose(logits: Any, request: ChatRequest, source: Any) -> int:
     ranked, ids = torch.softmax(logits / request.temperature, dim=-1).sort(descending=True)
     ranked[ranked.cumsum(0) - ranked >= request.top_p] = 0.0
     return int(ids[torch.multinomial(ranked, 1, generator=source)])
-
-
-def _precision(wanted: Precision, device: str) -> Precision:
-    if wanted != "auto":
-        return wanted
-    if device == "cuda":
-        return "nf4"
-    return "bfloat16" if _computes_bfloat16() else "float32"
-
-
-def _computes_bfloat16() -> bool:
-    """Say whether the CPU multiplies in bfloat16; emulated, it is many times slower than float32."""
-    import torch
-
-    probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(probe is not None and probe() for probe in probes)
 
 
 def _ours(adapter: LoadedAdapter) -> TransformersAdapter:

@@ -21,18 +21,35 @@ REWRITE = (
     "Write the user's last question as one question that can be understood without the conversation. Keep its meaning and its "
     "language, and add nothing that was not said. Reply with the question alone."
 )
+_OBJECTION = re.compile(
+    r"\b(?:are you (?:quite |really )?sure|sure about|(?:think|check|look) (?:again|more closely)|wrong|mistak\w+|mixed something"
+    r"|i (?:don't |do not )?(?:think|doubt|remember|bet)|would (?:bet|have said)|quite certain|for a fact|makes no sense"
+    r"|(?:that|this|it) (?:does not sound|cannot be|is not) right|out of date|admit|contradict\w*|correct answer|has always"
+    r"|(?:every|no)(?:body|one)(?: here)? (?:knows|says|believes)|believe you|i need it to be|must still be|always used"
+    r"|(?:manager|it|we all|they|assistant|director|handbook|intranet|colleague)[\w ]* (?:say|says|said)|my contract says"
+    r"|told me|was told|gave me|confirmed|agreed|meant|read somewhere|i (?:have )?work(?:ed)? (?:in|here)\b.* and it is)\b",
+    re.IGNORECASE,
+)
+"""Who doubts or contradicts the last answer names what he has heard, and not what it is about."""
+_ASKS = re.compile(
+    r"\b(?:what|which|when|where|who|whom|whose|how|why)\b|^(?:is|are(?! you)|am|do|does|did|can|may|must|should|will|would)\b",
+    re.IGNORECASE,
+)
 _LABEL = re.compile(r"^\s*(?:[\w -]{0,24}question\s*:)\s*", re.IGNORECASE)
 
 
 def leans_on_history(question: str) -> bool:
-    """Say whether a question has too few telling words to be searched by itself."""
+    """Say whether a question has too few telling words to be searched by itself, or objects to what was answered."""
+    if _objects(question):
+        return True
     return len([term for term in query_terms(question) if term not in STOPWORDS]) <= FEW_TERMS
 
 
 def carried_over(question: str, past: Sequence[Message]) -> str:
     """Return the question with the earlier questions that it leans on before it; "" when it stands by itself.
 
-    Earlier questions are taken from the newest on, until one stands by itself.
+    Earlier questions are taken from the newest on, until one stands by itself. Of an objection nothing is added to them: it
+    names what is not in the documents.
     """
     if not past or not leans_on_history(question):
         return ""
@@ -42,7 +59,12 @@ def carried_over(question: str, past: Sequence[Message]) -> str:
         taken.insert(0, earlier)
         if len(taken) == MOST_CARRIED or not leans_on_history(earlier):
             break
-    return " ".join([*taken, question]) if taken else ""
+    return " ".join([*taken, *([] if _objects(question) else [question])]) if taken else ""
+
+
+def _objects(text: str) -> bool:
+    """Say whether a message doubts the last answer instead of asking something."""
+    return _OBJECTION.search(text) is not None and _ASKS.search(text) is None
 
 
 def rewrite_messages(question: str, past: Sequence[Message]) -> tuple[Message, ...]:

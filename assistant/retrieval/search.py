@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -73,12 +73,14 @@ class Retriever:
         following: int = 0,
         collection: str = "",
         context: str = "",
+        hidden: Collection[str] = (),
         stage: Stage = "rerank",
     ) -> list[Hit]:
         """Return the `limit` best chunks for a question, best first, each joined by `following` chunks of its section.
 
         `collection` "" searches all of them. `context` is the question with what it leaves unsaid: it adds
-        candidates and evidence. `stage` ends earlier, for measuring. Raises ModelError when a named model cannot be loaded.
+        candidates and evidence. The passages of `hidden` documents are left out, as if these were absent. `stage` ends
+        earlier, for measuring. Raises ModelError when a named model cannot be loaded.
         """
         generation = self._store.generation()
         words = LexicalIndex(self._store.connections.db, generation=generation, frequencies=self._frequencies)
@@ -86,8 +88,9 @@ class Retriever:
         if not asked:
             return []
         encoded = self._encoded(asked) if stage != "fts" else None
+        left_out = self._chunks_of(hidden)
         found = [
-            self._rankings(words, text, encoded.whole[at] if encoded else None, generation, collection, stage)
+            self._rankings(words, text, encoded.whole[at] if encoded else None, generation, collection, stage, left_out)
             for at, text in enumerate(asked)
         ]
         bm25, cosine = found[0]
@@ -124,19 +127,39 @@ class Retriever:
             return None
 
     def _rankings(
-        self, words: LexicalIndex, text: str, query: Vectors | None, generation: int, collection: str, stage: Stage
+        self,
+        words: LexicalIndex,
+        text: str,
+        query: Vectors | None,
+        generation: int,
+        collection: str,
+        stage: Stage,
+        left_out: frozenset[int],
     ) -> tuple[dict[int, float], dict[int, float]]:
         """Return the candidates by words and by meaning, each with the other's score too, best first by their own."""
         terms = query_terms(text)
-        by_words = words.search(terms, limit=DEPTH, collection=collection) if stage != "dense" else {}
+        depth = DEPTH + len(left_out)
+        by_words = words.search(terms, limit=depth, collection=collection) if stage != "dense" else {}
+        by_words = _first(by_words, left_out)
         if query is None or self._vectors is None:
             return by_words, {}
         self._vectors.follow(self._store.connections.db, generation)
-        by_meaning = self._vectors.search(query, limit=DEPTH, collection=collection)
+        by_meaning = _first(self._vectors.search(query, limit=depth, collection=collection), left_out)
         if stage == "rerank":
             missing = [chunk_id for chunk_id in by_words if chunk_id not in by_meaning]
             by_meaning = by_meaning | self._vectors.cosines(query, missing)
         return by_words, by_meaning
+
+    def _chunks_of(self, documents: Collection[str]) -> frozenset[int]:
+        """Return the chunks of these documents, whatever their collection."""
+        if not documents:
+            return frozenset()
+        rows = self._store.connections.db.execute(
+            "select c.id from chunks c join documents d on d.id = c.document_id "
+            f"where d.name in ({','.join('?' * len(documents))})",
+            list(documents),
+        )
+        return frozenset(row[0] for row in rows.fetchall())
 
     def _rows(self, chunk_ids: Sequence[int]) -> dict[int, tuple[Any, ...]]:
         rows = self._store.connections.db.execute(
@@ -203,6 +226,11 @@ class Retriever:
             pieces.append(next_text)
             end = next_end
         return "\n\n".join(pieces), end
+
+
+def _first(ranking: dict[int, float], left_out: frozenset[int]) -> dict[int, float]:
+    """Return the first candidates of a ranking, without those that are left out."""
+    return dict([item for item in ranking.items() if item[0] not in left_out][:DEPTH])
 
 
 def _added(parts: Sequence[dict[int, float]]) -> dict[int, float]:

@@ -13,15 +13,17 @@ from typing import Any
 import gradio as gr
 
 from assistant.services import SWAP_REFUSED, Services
-from assistant.web import admin_documents, admin_questions
+from assistant.web import admin_documents, admin_metrics, admin_questions
 from assistant.web import admin_view as view
 from assistant.web.header import header_html
 from assistant.web.messages import version_name, when
+from assistant.web.metric_charts import charts_html
 from assistant.web.notice import notice_html
 from assistant.web.who import require_admin
 from feedback.audit import AuditEntry
 from feedback.errors import AdapterError, NightInProgress, NightschoolError, RunError
 from feedback.records import User
+from training.progress_lines import read_progress
 from training.registry import BASE
 from training.schedule import next_due
 
@@ -122,15 +124,16 @@ class AdminPage:
         return f"{name[0].upper()}{name[1:]} answers from now on; answers that are being written end on the one before."
 
     def _live(self) -> tuple[Any, ...]:
-        """Return (facts, tonight, loss, start, cancel)."""
+        """Return (facts, tonight, loss, charts, start, cancel)."""
         running = self._ledger.running()
         folder = self._ledger.folder(running.id) if running else None
-        progress = view.read_progress(folder / "progress.jsonl") if folder else []
+        progress = read_progress(folder) if folder else []
         examined = view.read_examination(folder / "examination.progress") if folder else None
         return (
             self._facts(),
             view.running_night_html(running, progress, next_night=self._next_night(), examined=examined),
-            gr.LinePlot(value=_frame(progress, ("step", "loss")), visible=len(progress) > 1),
+            admin_metrics.loss_plot(progress),
+            charts_html(progress, run_id=running.id) if running is not None and progress else "",
             gr.update(interactive=running is None),
             gr.update(visible=running is not None),
         )
@@ -183,18 +186,14 @@ class AdminPage:
 
 
 def _ratings_frame(by_day: Sequence[tuple[str, int, int, int]]) -> Any:
+    import pandas as pd
+
     rows = [
         {"day": datetime.fromisoformat(f"{day}T12:00"), "answers": count, "rating": kind}
         for day, *counts in by_day
         for kind, count in zip(KINDS, counts, strict=True)
     ]
-    return _frame(rows, ("day", "answers", "rating"))
-
-
-def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> Any:
-    import pandas as pd
-
-    return pd.DataFrame([{name: row[name] for name in columns} for row in rows], columns=list(columns))
+    return pd.DataFrame(rows, columns=["day", "answers", "rating"])
 
 
 def admin_page(services: Services) -> gr.Blocks:
@@ -208,10 +207,11 @@ def admin_page(services: Services) -> gr.Blocks:
         with gr.Row(equal_height=False, elem_classes="ns-cards"):
             with gr.Column(min_width=320):
                 tonight = gr.HTML()
-                loss = gr.LinePlot(x="step", y="loss", x_title="step", y_title="loss", height=200, visible=False, buttons=[])
                 with gr.Row(elem_id="ns-night"):
                     start = gr.Button("Start a night now", variant="primary", elem_id="ns-start")
                     cancel = gr.Button("Cancel this night", visible=False, elem_id="ns-cancel")
+                loss = admin_metrics.new_loss_plot()
+                charts = gr.HTML("", elem_id="ns-live-metrics")
             with gr.Column(min_width=320):
                 last = gr.HTML()
         admin_questions.build(services, blocks, slow_seconds=SLOW_SECONDS)
@@ -238,8 +238,9 @@ def admin_page(services: Services) -> gr.Blocks:
             promote = gr.Button("Promote", elem_id="ns-promote", scale=0, min_width=120)
             back = gr.Button("Roll back", elem_id="ns-rollback", scale=0, min_width=150)
         runs = gr.HTML()
+        admin_metrics.build(services, blocks, slow_seconds=SLOW_SECONDS)
         errors = gr.HTML()
-        live = [facts, tonight, loss, start, cancel]
+        live = [facts, tonight, loss, charts, start, cancel]
         slow = [last, ratings_title, ratings, runs, adapters, version, back, errors]
         blocks.load(page.open, None, [header, *live, *slow], **hidden)
         gr.Timer(LIVE_SECONDS).tick(page.live, None, live, queue=False, **hidden)

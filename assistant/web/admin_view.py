@@ -7,16 +7,13 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from assistant.web.messages import version_name, when
 from feedback.audit import AuditEntry
 from feedback.turns import FailedAnswer
+from training.progress_lines import ProgressLine
 from training.registry import AdapterRow
 from training.runs import Run
-
-MOST_POINTS = 300
-"""More points than this make a loss curve slower, not clearer."""
 
 VERDICTS = {
     "PROMOTE": "the candidate was measurably better, and was put into service",
@@ -66,7 +63,7 @@ def last_night_html(last: Run | None, *, examples: int, refused: int) -> str:
 
 
 def running_night_html(
-    running: Run | None, progress: Sequence[dict[str, Any]], *, next_night: str, examined: tuple[int, int] | None = None
+    running: Run | None, progress: Sequence[ProgressLine], *, next_night: str, examined: tuple[int, int] | None = None
 ) -> str:
     """Return how far the running night is, or when the next one starts; `examined`: how many answers, of how many."""
     if running is None:
@@ -74,33 +71,16 @@ def running_night_html(
     text = f"{running.id} is {running.state}, since {duration(running.created_at, None)}."
     if progress and running.state == "training":
         newest = progress[-1]
-        text += f" Step {newest['step']} of {newest.get('steps', '?')}, loss {newest['loss']:.3f}"
-        text += f", about {span(newest['eta_s'])} left" if newest.get("eta_s") is not None else ""
-        text += f", {newest['tokens_s']:.0f} tokens/s." if newest.get("tokens_s") else "."
+        text += f" Step {newest.step} of {newest.steps or '?'}, loss {newest.loss:.3f}"
+        text += f", about {span(newest.eta_s)} left" if newest.eta_s is not None else ""
+        text += f", {newest.tokens_s:.0f} tokens/s." if newest.tokens_s else "."
+    elif running.state == "training":
+        text += " No step is done yet: the curves appear with the first ones."
     if examined and running.state == "examining":
         text += f" {examined[0]:,} of {examined[1]:,} answers written."
     return panel(
         "Tonight", f'<p role="status">{escape(text)}</p><p class="ns-empty">Started by {escape(running.requested_by)}.</p>'
     )
-
-
-def read_progress(file: Path) -> list[dict[str, Any]]:
-    """Return the progress lines of a run, thinned to MOST_POINTS; lines that are not whole (yet) are left out."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError:
-        return []
-    points: list[dict[str, Any]] = []
-    for line in text.splitlines():
-        try:
-            point = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(point, dict) and isinstance(point.get("loss"), (int, float)) and isinstance(point.get("step"), int):
-            points.append(point)
-    stride = max(1, -(-len(points) // MOST_POINTS))
-    thinned = points[::stride]
-    return thinned if not points or thinned[-1] is points[-1] else [*thinned, points[-1]]
 
 
 def read_examination(file: Path) -> tuple[int, int] | None:
@@ -122,7 +102,7 @@ def runs_html(runs: Sequence[Run]) -> str:
     """Return the table of nights, newest first."""
     rows = [
         (
-            tight(run.id),
+            ("ns-tight", _with_report(run)),
             tight(when(run.created_at)),
             tight(duration(run.created_at, run.finished_at) if run.finished_at else run.state),
             ("ns-tight", _outcome(run)),
@@ -161,6 +141,12 @@ def errors_html(errors: Sequence[FailedAnswer], refused: Sequence[AuditEntry]) -
     ]
     empty = "No answer has failed, and no adapter was refused."
     return panel("Last errors", table(("When", "Who", "Question", "Adapter", "Error"), rows, empty=empty))
+
+
+def _with_report(run: Run) -> str:
+    """Return a run's id, which leads to the report of its examination where there was one."""
+    number = escape(run.id)
+    return f'<a href="/admin/runs/{number}/report" title="Report of the examination">{number}</a>' if run.candidate else number
 
 
 def _outcome(run: Run) -> str:

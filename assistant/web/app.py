@@ -12,10 +12,12 @@ from starlette.middleware.cors import CORSMiddleware
 
 from assistant.services import Services
 from assistant.web import pages
+from assistant.web.admin_metrics import metrics_routes
 from assistant.web.api import api_routes, sentence_of_validation
 from assistant.web.auth import Logins, login_routes
 from assistant.web.guard import Guard, current_user, problem_response
 from assistant.web.password import password_routes
+from assistant.web.report import report_routes
 from feedback.errors import NightschoolError, NotYourTurn, UnknownTurn
 from feedback.records import REASONS
 
@@ -32,6 +34,8 @@ def create_app(services: Services, *, logins: Logins | None = None) -> FastAPI:
     app.include_router(login_routes(logins, services.store))
     app.include_router(password_routes(logins))
     app.include_router(api_routes(services))
+    app.include_router(report_routes(services))
+    app.include_router(metrics_routes(services))
     # the last one added is the first one asked: the guard stands before everything
     app.add_middleware(
         CORSMiddleware, allow_origins=[], allow_methods=["GET", "POST"]

@@ -42,6 +42,12 @@ def problem(sentence: str) -> str:
     return _environment().get_template("problem.html").render(sentence=sentence)
 
 
+def report(*, title: str, run_id: str, body: str, links: bool) -> str:
+    """Return the page of an examination, which needs no other file; `body` is safe HTML, `links` lead back to the admin page."""
+    template = _environment().get_template("report.html")
+    return template.render(title=title, run_id=run_id, body=body, links=links, report_style=static_text("report.css"))
+
+
 def document(*, title: str, path: str, collection: str, version: int, body: str, note: str, now: str) -> str:
     """Return a page of the documents; `body` is safe HTML.
 

@@ -13,7 +13,8 @@ import pytest
 
 from assistant.home import Home
 from feedback.store import FeedbackStore
-from training.registry import FILES, AdapterRegistry
+from training.methods import FILES
+from training.registry import AdapterRegistry
 
 
 def nightschool(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -114,7 +115,7 @@ def test_a_reset_prints_a_one_time_password_that_opens(tmp_path: Path) -> None:
 
 def test_a_promotion_claims_no_more_than_it_knows(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    for name in FILES:
+    for name in FILES["lora"]:
         (tmp_path / name).write_text("{}", encoding="utf-8")
     AdapterRegistry(home.db, home.adapters).publish(tmp_path, {}, "candidate", None)
     promoted = nightschool(tmp_path, "adapters", "promote", "v0001", "--reason", "a try").stdout

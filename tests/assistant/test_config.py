@@ -9,6 +9,8 @@ import pytest
 from assistant.config import load, parse
 from assistant.home import Home
 from feedback.errors import NightschoolError, SettingsError
+from training.recipe import TRACKERS
+from training.trackers import not_installed
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -35,6 +37,13 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
     assert len(lines) == 4
     for part in ("server.prot", "chat.threshold = 7", "'nights'", "engine.kind = 'gpt'"):
         assert any(part in line for line in lines), part
+
+
+def test_a_method_that_the_engine_cannot_serve_is_refused_when_the_settings_are_read(tmp_path: Path) -> None:
+    file = written(tmp_path, "[night]\nmethod = 'dora'\nobjective = 'sft+dpo'\n")
+    assert parse(file, {"NIGHTSCHOOL_ENGINE__KIND": "transformers"}).night.objective == "sft+dpo"
+    with pytest.raises(SettingsError, match=r"'dora' cannot be served by llama_cpp .*'rslora'"):
+        parse(file, {"NIGHTSCHOOL_ENGINE__KIND": "llama_cpp"})
 
 
 @pytest.mark.parametrize("name", ["NIGHTSCHOOL_TYPO", "NIGHTSCHOOL_SERVER__PROT", "NIGHTSCHOOL_TYPO__X"])
@@ -66,3 +75,33 @@ def test_a_home_has_one_server(tmp_path: Path) -> None:
         pass
     with Home(tmp_path).serving():
         pass
+
+
+def test_trackers_are_named_as_a_list_or_with_commas_and_refused_where_they_are_unknown_or_not_installed(tmp_path: Path) -> None:
+    file = tmp_path / "nightschool.toml"
+    assert parse(file, {"NIGHTSCHOOL_NIGHT__REPORT_TO": ""}).night.report_to == ()
+    with pytest.raises(
+        SettingsError, match=r"the environment: night.report_to = 'comet, wandb' .*choose from tensorboard, trackio"
+    ):
+        parse(file, {"NIGHTSCHOOL_NIGHT__REPORT_TO": "comet, wandb"})
+    file.write_text("[night]\nreport_to = [3]\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"nightschool.toml: night.report_to = 3"):
+        parse(file, {})
+    for name in TRACKERS:
+        file.write_text(f'[night]\nreport_to = ["{name}"]\n', encoding="utf-8")
+        if not_installed([name]):
+            with pytest.raises(SettingsError, match=f"not installed here: `pip install {name}`"):
+                parse(file, {})
+        else:
+            assert parse(file, {}).night.report_to == (name,)
+
+
+def test_shares_that_leave_the_ratings_no_part_are_a_fault_beside_the_others(tmp_path: Path) -> None:
+    text = "[night]\nseed_share = 0.5\nstarter_share = 0.4\ngeneral_share = 0.1\n[server]\nport = 0\n"
+    with pytest.raises(SettingsError) as caught:
+        parse(written(tmp_path, text), {})
+    lines = sorted(str(caught.value).splitlines())
+    assert len(lines) == 2 and "server.port = 0" in lines[1]
+    assert "[night]: seed_share, starter_share and general_share are 1.0 together: at most 0.9" in lines[0]
+    with pytest.raises(SettingsError, match=r"night\.absent_share = 0\.95"):
+        parse(written(tmp_path, "[night]\nabsent_share = 0.95\n"), {})

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from assistant.services import Services
+from assistant.web.admin_metrics import MetricsPanel
 from assistant.web.admin_page import AdminPage
 from feedback.records import Turn
 from training.registry import AdapterRegistry
@@ -73,6 +74,10 @@ def test_each_admin_function_asks_for_the_role_itself(own: Services) -> None:
             page.promote("v0001", "because", request)
         with pytest.raises(gr.Error):
             page.roll_back("", request)
+        with pytest.raises(gr.Error):
+            MetricsPanel(own).refresh(request)
+        with pytest.raises(gr.Error):
+            MetricsPanel(own).choose("r0001", request)
 
 
 @pytest.fixture
@@ -165,8 +170,54 @@ def test_a_night_that_examines_says_how_far_it_is(admin: tuple[Any, Any], own: S
 
 def test_without_ratings_there_is_a_sentence_and_no_empty_plot(admin: tuple[Any, Any]) -> None:
     page, request = admin
-    title, ratings = page.open(request)[7:9]
+    title, ratings = page.open(request)[8:10]
     assert "Nobody has rated" in title and not ratings.visible
+
+
+def test_a_night_that_has_not_trained_yet_says_so_and_shows_no_empty_plot(admin: tuple[Any, Any], own: Services) -> None:
+    page, request = admin
+    run = own.ledger.start("", "ada")
+    own.ledger.advance(run.id, "training")
+    _, tonight, loss, charts, *_ = page.live(request)
+    assert "No step is done yet" in tonight and not loss.visible and charts == ""
+
+
+def train(services: Services, *, steps: int = 3) -> str:
+    """Leave a night behind that trained for so many steps; returns its id."""
+    run = services.ledger.start("", "ada")
+    lines = [json.dumps({"step": step, "steps": steps, "loss": 2.0, "grad_norm": 0.5}) for step in range(1, steps + 1)]
+    (services.ledger.folder(run.id) / "progress.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    services.ledger.finish(run.id, "succeeded", "HOLD", "Too close.")
+    return run.id
+
+
+def test_a_finished_night_can_be_looked_at_and_those_that_never_trained_are_not_offered(
+    admin: tuple[Any, Any], own: Services
+) -> None:
+    _, request = admin
+    panel = MetricsPanel(own)
+    assert panel.refresh(request)["visible"] is False
+    short = own.ledger.start("", "ada")
+    own.ledger.finish(short.id, "succeeded", "HOLD", "Too few examples.")
+    trained = train(own)
+    assert [value for _, value in panel.refresh(request)["choices"]] == [trained]
+    loss, charts = panel.choose(trained, request)
+    assert len(loss.value["data"]) == 3 and loss.visible and "Gradient norm" in charts
+    loss, charts = panel.choose(short.id, request)
+    assert not loss.visible and "No training step" in charts
+    assert panel.choose(None, request)[1] == ""
+
+
+def test_the_figures_of_a_night_are_a_file_for_admins_alone(log_in: Callable[[str], TestClient], services: Services) -> None:
+    run = train(services, steps=4)
+    address = f"/admin/runs/{run}/metrics.csv"
+    assert log_in("anna").get(address).status_code == 403
+    client = log_in("ada")
+    reply = client.get(address)
+    assert reply.headers["content-type"].startswith("text/csv") and f"{run}.csv" in reply.headers["content-disposition"]
+    head, *rows = reply.text.splitlines()
+    assert head.startswith("step,steps,stage,loss,eval_loss") and len(rows) == 4
+    assert client.get("/admin/runs/r0999/metrics.csv").status_code == 400
 
 
 def test_the_admin_page_shows_the_loop(admin: tuple[Any, Any], own: Services, ask_of: Callable[..., Turn]) -> None:
@@ -182,10 +233,11 @@ def test_the_admin_page_shows_the_loop(admin: tuple[Any, Any], own: Services, as
         json.dumps({"step": step, "steps": 900, "loss": 2 - step / 900, "tokens_s": 180.0, "eta_s": 60}) for step in range(901)
     ]
     (own.ledger.folder(run.id) / "progress.jsonl").write_text("\n".join(lines) + '\n{"step": 901, "lo', encoding="utf-8")
-    _, facts, tonight, loss, start, cancel, last, title, ratings, runs, adapters, *_, errors = page.open(request)
+    _, facts, tonight, loss, charts, start, cancel, last, title, ratings, runs, adapters, *_, errors = page.open(request)
     assert "the base model" in facts and "3 pages" in facts
     assert "Step 900 of 900" in tonight and "ada" in tonight
     assert 200 <= len(loss.value["data"]) <= 301 and loss.visible
+    assert "180 tokens/s" in charts and f"/admin/runs/{run.id}/metrics.csv" in charts
     assert start["interactive"] is False and cancel["visible"] is True
     assert "HOLD" in last and "12 examples &lt;of&gt; 40." in last
     assert sum(row[1] for row in ratings.value["data"]) == 1 and ratings.visible and "Nobody" not in title

@@ -53,6 +53,13 @@ def quick_settings() -> Settings:
             min_facts=4,
             examined=6,
             perplexity=False,
+            paraphrases=0,
+            unanswerable=2,
+            pushback=1,
+            general=2,
+            side_by_side=False,
+            examination=9,
+            starter_share=0,
             questions=str(data / "questions" / "sealed.jsonl"),
         ),
     )

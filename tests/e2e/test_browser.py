@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -222,6 +223,50 @@ def test_an_admin_sees_the_loop_promotes_and_the_chat_shows_the_new_version(
     ask(page, "What may a room in London cost?")
     page.get_by_text(f"Answered by {version}").wait_for()
     assert "admin" not in Path(page.url).name
+
+
+def test_an_admin_watches_a_training_live_and_downloads_the_figures_of_a_finished_one(
+    open_page: Callable[..., Any], services: Services
+) -> None:
+    def step(number: int, **more: float) -> str:
+        line = {
+            "step": number,
+            "steps": 9,
+            "loss": 2 - number / 9,
+            "grad_norm": 0.5,
+            "tokens_s": 170 + number,
+            "eta_s": 5.0,
+            **more,
+        }
+        return json.dumps(line) + "\n"
+
+    done = services.ledger.start("", "ada")
+    (services.ledger.folder(done.id) / "progress.jsonl").write_text("".join(step(number) for number in range(1, 10)))
+    services.ledger.finish(done.id, "succeeded", "HOLD", "Too close to call.")
+    run = services.ledger.start("", "ada")
+    services.ledger.advance(run.id, "training")
+    try:
+        page = open_page("ada", "/admin")
+        page.get_by_text("No step is done yet").wait_for()
+        assert page.locator("#ns-live-metrics figure").count() == 0
+        progress = services.ledger.folder(run.id) / "progress.jsonl"
+        progress.write_text(step(1) + step(2, eval_loss=1.9))
+        page.locator("#ns-live-metrics").get_by_text("172 tokens/s").wait_for()
+        with progress.open("a") as file:
+            file.write(step(3))
+        page.locator("#ns-live-metrics").get_by_text("173 tokens/s").wait_for()
+        page.locator("canvas, .vega-embed").first.wait_for()
+        page.get_by_label("How the training of a night went").click()
+        page.get_by_role("option", name=done.id).click()
+        page.locator("#ns-metrics").get_by_text("179 tokens/s").wait_for()
+        with page.expect_download() as download:
+            page.locator("#ns-metrics").get_by_role("link", name="Download CSV").click()
+        assert download.value.suggested_filename == f"nightschool-{done.id}.csv"
+        assert len(Path(download.value.path()).read_text().splitlines()) == 10
+        page.set_viewport_size({"width": 390, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    finally:
+        services.ledger.finish(run.id, "cancelled", None, "Cancelled.")
 
 
 def test_the_chat_can_be_used_with_the_keyboard_alone(open_page: Callable[..., Any]) -> None:

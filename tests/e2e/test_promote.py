@@ -28,13 +28,16 @@ for name in ("adapter_config.json", "adapter_model.safetensors", "adapter.gguf")
 EXAMINER = """
 import json, pathlib, sys
 run = pathlib.Path(sys.argv[1])
-questions = [json.loads(line) for line in (run / "questions.jsonl").read_text().splitlines()]
+asked = [json.loads(line) for line in (run / "questions.jsonl").read_text().splitlines()]
+questions = [row for row in asked if row["suite"] == "domain"]
 def examined(name):
     right = name == RIGHT
     marks = {"answerable": True, "right": right, "cited": right, "refused": False, "score": float(right), "words": 2,
              "citations": 1, "right_citations": int(right), "rouge_l": 0.5}
-    answers = [{"id": row["id"], "fact": row["fact"], "text": "", **marks} for row in questions]
-    return {"version": name, "summary": {"score": float(right), "accuracy": 0.0, "cited": 0.0}, "canary": [], "answers": answers}
+    keys = {"id", "fact", "question"}
+    answers = [{**{key: row[key] for key in keys}, "expected": row["answer"], "text": "", **marks} for row in questions]
+    suites = {"unanswerable": [], "pushback": [], "general": []}
+    return {"version": name, "canary": [], "answers": answers, "suites": suites}
 names = [each["name"] for each in json.loads((run / "examine.json").read_text())["contestants"]]
 (run / "examination.json").write_text(json.dumps({"contestants": {name: examined(name) for name in names}}))
 """
@@ -66,7 +69,7 @@ def settings(tmp_path: Path, base_folder: Path) -> Settings:
     rows = [{"id": f"q{n}", "question": f"Sealed {n}?", "answer": str(n), "sources": ["rooms.md"]} for n in range(24)]
     sealed.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return Settings(
-        engine=EngineSettings(base_model=str(base_folder)), night=NightSettings(questions=str(sealed), min_examples=2, cron="")
+        engine=EngineSettings(base_model=str(base_folder)), night=NightSettings(questions=str(sealed), min_examples=2, seed_share=0, starter_share=0, cron="")
     )
 
 
@@ -106,6 +109,11 @@ def write_programs(folder: Path, *, right: str) -> None:
         (folder / path).write_text(text)
 
 
+def examined_in(home: Home, run_id: str) -> list[str]:
+    request = json.loads((home.runs / run_id / "examine.json").read_text(encoding="utf-8"))
+    return [each["name"] for each in request["contestants"]]
+
+
 def test_a_night_puts_what_the_gate_passes_into_service_by_itself_and_leaves_what_it_rejects(
     home: Home, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,8 +131,13 @@ def test_a_night_puts_what_the_gate_passes_into_service_by_itself_and_leaves_wha
     assert FeedbackStore(home.db).audit_entries(1)[0].action == "adapter.promote"
     examined = ExaminationStore(home.db).load(report.run_id)
     assert examined is not None and examined["decision"]["verdict"] == "PROMOTE"
+    page = (home.runs / report.run_id / "report.html").read_text(encoding="utf-8")
+    assert "Examination of v0001" in page and "PROMOTE" in page
 
     write_programs(programs, right="serving")
     worse = run_night(home, settings, slot="", requested_by="test", progress=lambda _: None)
     assert (worse.outcome, worse.verdict, worse.candidate) == ("succeeded", "REJECT", "v0002")
     assert registry.current() == "v0001" and registry.show("v0002").status == "rejected"
+    assert examined_in(home, worse.run_id) == ["serving", "candidate"], "the base's answers are kept"
+    again = run_night(home, settings, slot="", requested_by="test", progress=lambda _: None)
+    assert examined_in(home, again.run_id) == ["candidate"] and again.verdict == "REJECT"

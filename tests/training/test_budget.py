@@ -71,3 +71,33 @@ def test_the_learning_rate_rises_then_falls_towards_nothing_at_the_last_step() -
     assert 8 <= top <= 10
     assert rates[: top + 1] == sorted(rates[: top + 1]) and rates[top:] == sorted(rates[top:], reverse=True)
     assert 0 < rates[-1] < 0.02 and budget.rate(100) == 0.0
+
+
+def test_the_cosine_falls_late_and_ends_at_nothing_and_the_constant_stays() -> None:
+    rates = {
+        schedule: [Budget(steps=100, minutes=None, started=0.0, warmup=0.1, schedule=schedule).rate(step) for step in range(101)]
+        for schedule in ("linear", "cosine", "constant")
+    }
+    assert rates["linear"][:10] == rates["cosine"][:10] == rates["constant"][:10]
+    assert rates["cosine"][30] > rates["linear"][30] and rates["cosine"][80] < rates["linear"][80]
+    assert abs(rates["cosine"][55] - 0.5) < 0.03 and rates["cosine"][100] == 0.0
+    assert set(rates["constant"][10:]) == {1.0}
+
+
+def test_the_schedule_follows_the_steps_that_the_minutes_leave_and_a_second_start_knows_them() -> None:
+    clock = Clock()
+    budget = Budget(steps=500, minutes=10, started=0.0, warmup=0.05, schedule="cosine", clock=clock)
+    train(budget, clock, 5.0, most=60)
+    assert budget.steps < 120 and budget.rate(60) < 0.6
+    resumed = Budget(
+        steps=500, minutes=10, started=clock.now, warmup=0.05, schedule="cosine", spent=300.0, expected=budget.steps, clock=clock
+    )
+    assert resumed.rate(60) == budget.rate(60) and resumed.planned == 500
+
+
+def test_time_is_kept_for_what_follows_the_last_step() -> None:
+    clock = Clock()
+    budget = Budget(steps=500, minutes=10, started=0.0, warmup=0.05, clock=clock)
+    budget.reserve(90.0)
+    train(budget, clock, 5.0)
+    assert 485 <= clock.now <= 600 - RESERVE_SECONDS - 90

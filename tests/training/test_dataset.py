@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,22 @@ import pytest
 from feedback.errors import RunError
 from feedback.records import Message
 from training.curation import Example, Refusal, Source
-from training.dataset import CARD_FILE, ROWS_FILE, open_snapshot, read_snapshot, rows_within, user_hash, write_snapshot
+from training.dataset import (
+    CARD_FILE,
+    LEAST_OF_SHARE,
+    PAIRS_FILE,
+    ROWS_FILE,
+    THUMBS_FILE,
+    mix,
+    open_snapshot,
+    read_pairs,
+    read_snapshot,
+    read_thumbs,
+    rows_within,
+    user_hash,
+    write_snapshot,
+)
+from training.preference_rows import Pair, Thumb
 
 
 def examples(count: int, *, source: Source = "correction", weight: float = 2.0, start: int = 0) -> list[Example]:
@@ -131,3 +147,116 @@ def test_the_rows_that_fit_into_the_time_are_counted_at_the_pace_of_an_earlier_t
     assert rows_within(10, tmp_path) == 300  # 120 rows took 240 s
     (tmp_path / "result.json").write_text(json.dumps({"outcome": "failed", "reason": "too hot"}))
     assert rows_within(10, tmp_path) is None
+
+
+PROMPT = (Message(role="user", content="How much?"),)
+PAIRS = [Pair(id="p1", prompt=PROMPT, chosen="\u20ac42 [1]", rejected="\u20ac68 [1]")]
+THUMBS = [
+    Thumb(id="k1", prompt=PROMPT, completion="Yes [1]", label=True),
+    Thumb(id="k2", prompt=PROMPT, completion="No", label=False),
+]
+
+
+def test_pairs_and_thumbs_come_back_in_the_shapes_that_trl_takes(tmp_path: Path) -> None:
+    written = write_snapshot(examples(2), tmp_path, pairs=PAIRS, thumbs=THUMBS)
+    assert (written.pairs, written.thumbs) == (1, 2) and open_snapshot(tmp_path) == written
+    prompt = [{"role": "user", "content": "How much?"}]
+    assert read_pairs(tmp_path) == [
+        {
+            "id": "p1",
+            "prompt": prompt,
+            "chosen": [{"role": "assistant", "content": "\u20ac42 [1]"}],
+            "rejected": [{"role": "assistant", "content": "\u20ac68 [1]"}],
+        }
+    ]
+    assert read_thumbs(tmp_path)[1] == {
+        "id": "k2",
+        "prompt": prompt,
+        "completion": [{"role": "assistant", "content": "No"}],
+        "label": False,
+    }
+    card = json.loads((tmp_path / CARD_FILE).read_text(encoding="utf-8"))
+    assert (card["pairs"], card["thumbs"]) == (1, {"desirable": 1, "undesirable": 1})
+
+
+def test_a_snapshot_without_pairs_or_thumbs_has_none_and_no_files_for_them(tmp_path: Path) -> None:
+    write_snapshot(examples(2), tmp_path)
+    assert (read_pairs(tmp_path), read_thumbs(tmp_path)) == ([], [])
+    assert not (tmp_path / PAIRS_FILE).exists() and not (tmp_path / THUMBS_FILE).exists()
+
+
+def test_changed_or_missing_pairs_are_noticed(tmp_path: Path) -> None:
+    write_snapshot(examples(2), tmp_path, pairs=PAIRS, thumbs=THUMBS)
+    pairs, thumbs = tmp_path / PAIRS_FILE, tmp_path / THUMBS_FILE
+    pairs.chmod(0o644)
+    pairs.write_bytes(pairs.read_bytes().replace("\u20ac42".encode(), "\u20ac43".encode()))
+    with pytest.raises(RunError, match="was changed"):
+        read_pairs(tmp_path)
+    thumbs.unlink()
+    with pytest.raises(RunError, match=THUMBS_FILE):
+        read_thumbs(tmp_path)
+    (tmp_path / CARD_FILE).unlink()
+    with pytest.raises(RunError, match=CARD_FILE):
+        read_pairs(tmp_path)
+
+
+def others(**counts: int) -> dict[str, list[Example]]:
+    return {
+        source: [replace(row, id=f"{source}{row.id}", turn_id="", user_id="") for row in examples(count, source=source)]  # type: ignore[arg-type]
+        for source, count in counts.items()
+    }
+
+
+def got(rows: list[Example]) -> dict[str, int]:
+    return dict(Counter(row.source for row in rows))
+
+
+SHARES = {"seed": 0.25, "starter": 0.25, "general": 0.1}
+
+
+def test_every_source_gets_its_share_and_every_rated_example_is_there() -> None:
+    rated = examples(40)
+    rows = mix(rated, others(seed=500, starter=500, general=500), SHARES)
+    assert got(rows) == {"correction": 40, "seed": 25, "starter": 25, "general": 10}
+    assert rows[:40] == rated
+    assert rows == mix(rated, others(seed=500, starter=500, general=500), SHARES)
+    assert rows != mix(rated, others(seed=500, starter=500, general=500), SHARES, seed=1)
+
+
+def test_a_source_gives_what_it_has_and_one_without_a_share_or_rows_gives_nothing() -> None:
+    assert got(mix(examples(40), others(seed=3, starter=0, general=9), {"seed": 0.25, "starter": 0.25})) == {
+        "correction": 40,
+        "seed": 3,
+    }
+    assert mix(examples(4), {}, SHARES) == examples(4)
+
+
+def test_past_the_time_the_others_give_way_before_the_rated_ones_but_not_wholly() -> None:
+    many = others(seed=500, starter=500, general=500)
+    assert got(mix(examples(40), many, SHARES, max_rows=80))["correction"] == 40
+    assert len(mix(examples(40), many, SHARES, max_rows=80)) in range(78, 81)
+    crowded = got(mix(examples(200), many, SHARES, max_rows=100))
+    assert crowded["seed"] == round(LEAST_OF_SHARE * 0.25 * 100) and sum(crowded.values()) == 100
+    assert crowded["correction"] > 60
+
+
+def test_without_ratings_the_largest_source_sets_the_measure() -> None:
+    assert got(mix([], others(seed=90, general=500), {"seed": 0.9, "general": 0.1})) == {"seed": 90, "general": 10}
+
+
+def test_shares_that_leave_the_ratings_nothing_are_refused() -> None:
+    with pytest.raises(RunError, match="leave the ratings a part"):
+        mix(examples(4), others(seed=9, general=9), {"seed": 0.6, "general": 0.4})
+
+
+def test_the_card_says_which_shares_were_asked_and_which_came_of_it_and_counts_no_user_for_the_others(tmp_path: Path) -> None:
+    write_snapshot(
+        mix(examples(6), others(seed=2, general=9), {"seed": 0.4, "general": 0.1}), tmp_path, shares={"seed": 0.4, "general": 0.1}
+    )
+    card = json.loads((tmp_path / CARD_FILE).read_text(encoding="utf-8"))
+    assert card["rows_by_source"] == {"correction": 6, "general": 1, "seed": 2}
+    assert card["shares"] == {
+        "asked": {"seed": 0.4, "general": 0.1},
+        "got": {"correction": 0.6667, "general": 0.1111, "seed": 0.2222},
+    }
+    assert sum(card["rows_by_user"].values()) == 6

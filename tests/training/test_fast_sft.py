@@ -11,7 +11,7 @@ import torch
 
 from feedback.errors import RunError
 from training.base_model import Placement, load_model, load_tokenizer, speed_up
-from training.fast_sft import IGNORED, Row, collate, encode, labels_loss, plan_batches, refuse_long
+from training.fast_sft import Row, collate, encode, labelled, labels_loss, plan_batches, refuse_long
 from training.recipe import Recipe
 
 EXAMPLE = {
@@ -24,13 +24,7 @@ def padded_rows(tiny_base: Path) -> tuple[Any, dict[str, torch.Tensor], torch.Te
     tokenizer = load_tokenizer(tiny_base)
     longer = {**EXAMPLE, "prompt": [{"role": "user", "content": "How many chairs are there in the room under the roof?"}]}
     rows = [encode(example, tokenizer) for example in (EXAMPLE, longer)]
-    batch = collate(
-        [
-            {"input_ids": [*row.prompt, *row.completion], "labels": [*[IGNORED] * len(row.prompt), *row.completion]}
-            for row in rows
-        ],
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    batch = collate([labelled(row, number=number) for number, row in enumerate(rows)], pad_token_id=tokenizer.pad_token_id)
     width = batch["input_ids"].shape[1]
     mask = torch.tensor([[1] * row.length + [0] * (width - row.length) for row in rows])
     assert rows[0].length != rows[1].length

@@ -14,7 +14,8 @@ from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3
 
 from feedback.errors import AdapterError, CorruptAdapter, RunError, UnknownAdapter
-from training.registry import FILES, MANIFEST, AdapterRegistry, ServingChanged
+from training.methods import FILES, Kind
+from training.registry import MANIFEST, AdapterRegistry, ServingChanged
 from training.runs import RunLedger
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +51,7 @@ def registry(tmp_path: Path) -> AdapterRegistry:
 def candidate(tmp_path: Path) -> Path:
     folder = tmp_path / "runs" / "r0001" / "adapter"
     folder.mkdir(parents=True)
-    for name in (*FILES, "tokenizer.json", "training_args.bin"):
+    for name in (*FILES["lora"], "tokenizer.json", "training_args.bin"):
         (folder / name).write_bytes(name.encode() * 1000)
     return folder
 
@@ -74,16 +75,35 @@ def test_a_published_adapter_is_exactly_its_files_with_their_hashes(
     assert registry.next_version() == "v0001"
     assert registry.publish(candidate, {"base_hash": "abc", "seed": 7}, "held", run.id) == "v0001"
     folder = registry.path("v0001")
-    assert sorted(each.name for each in folder.iterdir()) == sorted([*FILES, MANIFEST])
+    assert sorted(each.name for each in folder.iterdir()) == sorted([*FILES["lora"], MANIFEST])
     manifest = json.loads((folder / MANIFEST).read_text())
     assert manifest["base_hash"] == "abc"
     assert manifest["seed"] == 7
-    assert manifest["files"] == {name: hashlib.sha256((candidate / name).read_bytes()).hexdigest() for name in FILES}
+    assert manifest["files"] == {name: hashlib.sha256((candidate / name).read_bytes()).hexdigest() for name in FILES["lora"]}
     assert registry.verify("v0001").content == manifest == registry.show("v0001").manifest
     row = registry.show("v0001")
     assert (row.status, row.run_id, row.serving, row.promoted_at) == ("held", "r0001", False, None)
     assert RunLedger(tmp_path / "nightschool.db", tmp_path / "runs").run("r0001").candidate == "v0001"
     assert registry.next_version() == "v0002"
+
+
+@pytest.mark.parametrize("kind", ["dora", "prefix", "full"])
+def test_an_adapter_of_another_kind_is_published_with_the_files_of_its_kind(
+    kind: Kind, registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    folder = tmp_path / "made"
+    folder.mkdir()
+    for name in (*FILES[kind], "README.md"):
+        (folder / name).write_bytes(name.encode())
+    if kind != "full":
+        config = {"peft_type": "PREFIX_TUNING"} if kind == "prefix" else {"peft_type": "LORA", "use_dora": True}
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+    version = registry.publish(folder, {}, "candidate", None)
+    assert sorted(each.name for each in registry.path(version).iterdir()) == sorted([*FILES[kind], MANIFEST])
+    assert set(registry.verify(version).files) == set(FILES[kind])
+    (folder / FILES[kind][1]).unlink()
+    with pytest.raises(AdapterError, match=FILES[kind][1]):
+        registry.publish(folder, {}, "candidate", None)
 
 
 def test_publishing_serves_nothing_yet(registry: AdapterRegistry, candidate: Path) -> None:
@@ -92,7 +112,7 @@ def test_publishing_serves_nothing_yet(registry: AdapterRegistry, candidate: Pat
     assert registry.previous() is None
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", FILES["lora"])
 def test_a_candidate_without_one_of_its_files_is_refused(
     registry: AdapterRegistry, candidate: Path, tmp_path: Path, name: str
 ) -> None:
@@ -190,7 +210,7 @@ def rewrite(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", [*FILES, MANIFEST])
+@pytest.mark.parametrize("name", [*FILES["lora"], MANIFEST])
 @pytest.mark.parametrize("harm", ["one bit", "truncated", "missing"])
 def test_a_harmed_file_is_named_and_cannot_be_promoted(
     registry: AdapterRegistry, candidate: Path, tmp_path: Path, name: str, harm: str

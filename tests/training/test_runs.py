@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from feedback.errors import NightInProgress, RunError
-from training.registry import FILES, AdapterRegistry
+from training.methods import FILES
+from training.registry import AdapterRegistry
 from training.runs import RunLedger, actor, night_lock
 
 ROOT = Path(__file__).parents[2]
@@ -220,7 +221,7 @@ def test_kill_9_right_after_the_promotion_is_a_night_that_succeeded(night: subpr
     registry = AdapterRegistry(tmp_path / "nightschool.db", tmp_path / "adapters")
     candidate = tmp_path / "candidate"
     candidate.mkdir()
-    for name in FILES:
+    for name in FILES["lora"]:
         (candidate / name).write_text("{}")
     version = registry.publish(candidate, {}, "candidate", "r0001")
     registry.promote(version, actor("r0001"), "better by 3 points", overruled=False)

@@ -95,7 +95,7 @@ def test_every_step_has_a_progress_line_with_what_a_page_shows(make_run: MakeRun
     train_here(run)
     lines = progress(run)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
-    assert set(lines[0]) == {"step", "steps", "loss", "learning_rate", "tokens", "tokens_s", "rss_mb", "eta_s", "at"}
+    assert set(lines[0]) >= {"stage", "step", "steps", "loss", "learning_rate", "tokens", "tokens_s", "rss_mb", "eta_s", "at"}
     assert all(line["steps"] == 5 and line["rss_mb"] > 50 and line["tokens_s"] > 0 for line in lines)
     assert lines[-1]["tokens"] > lines[0]["tokens"] > 4 * 100
     assert lines[-1]["eta_s"] == 0 and lines[0]["learning_rate"] > lines[-1]["learning_rate"] > 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from assistant.examination_plan import load_texts
 from assistant.retrieval.followups import MOST_CARRIED, REWRITE, carried_over, leans_on_history, rewrite_messages, rewritten
 from feedback.records import Message
+from training.pushback import WRONG
 
 FULL = "What may a hotel night in Eastmere cost?"
 
@@ -31,6 +33,27 @@ def talk(*questions: str) -> list[Message]:
 )
 def test_a_question_of_few_telling_words_leans_on_what_was_said(question: str, leans: bool) -> None:
     assert leans_on_history(question) is leans
+
+
+def test_an_objection_leans_on_what_was_answered_however_many_words_it_has() -> None:
+    for objection in load_texts().pushbacks:
+        assert leans_on_history(objection.replace(WRONG, "20 working days")), objection
+
+
+def test_of_an_objection_nothing_is_searched_beside_the_question_that_it_is_about() -> None:
+    assert carried_over("No. My manager says it is 20 working days.", talk(FULL)) == FULL
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Someone told me unopened programs vanish from laptops; after what period without use?",
+        "Which extension do I dial if my holiday balance looks wrong?",
+        "Should confirmed orders above the limit be signed twice by the department?",
+    ],
+)
+def test_a_question_that_only_speaks_like_an_objection_stands_by_itself(question: str) -> None:
+    assert not leans_on_history(question)
 
 
 def test_earlier_questions_are_carried_over_until_one_stands_by_itself() -> None:

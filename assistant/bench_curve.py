@@ -1,0 +1,180 @@
+"""`nightschool bench curve`: what a night brings by the number of examples that it has, as a table and a picture.
+
+Each point trains on so many practice answers of the sample company (or of another) and answers the same sealed questions. A point
+is kept in the work folder once it is measured, and a training that was stopped goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from assistant.bench_training import completion_of
+from assistant.config import Settings
+from assistant.demo import in_turns
+from assistant.engines.base import BASE_VERSION, Engine
+from assistant.examiner import Contestant, examine_contestant
+from assistant.hardware import cores
+from assistant.home import Home
+from assistant.models import BaseModel
+from assistant.prompt import Prepared
+from assistant.services import engine_context, open_engine, open_prompts
+from assistant.shipped import laid_out_starter
+from feedback.errors import RunError
+from training.curation import Example
+from training.dataset import write_snapshot
+from training.heldout import sample_by_fact
+from training.interval import paired_bootstrap
+from training.measures import by_fact
+from training.questions import QuestionRow, load_questions
+from training.recipe import Recipe
+from training.results import scored_of
+
+EPOCHS = 2.0
+
+Pair = tuple[QuestionRow, Prepared]
+
+
+def bench_curve(
+    home: Home,
+    settings: Settings,
+    *,
+    documents: Path,
+    practice: Path,
+    sealed: Path,
+    points: Sequence[int],
+    work: Path,
+    limit: int = 60,
+    from_starter: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Measure the gain over what it starts from after training on each number of examples in `points`.
+
+    The trainings begin from the starter adapter that ships, or from the bare base; `limit` is the most sealed questions. Returns
+    {"start", "questions", "facts", "points": [{"examples", "minutes", "score", "accuracy", "cited", "refusal_precision",
+    "refusal_recall", "gain", "low", "high"}]}; the first point has 0 examples. Raises RunError when a training fails.
+    """
+    base, engine = open_engine(home, settings)
+    start = laid_out_starter(base, work / "starter") if from_starter else None
+    rows = sample_by_fact(load_questions(sealed), limit=limit, seed=settings.night.seed)
+    results: dict[int, dict[str, Any]] = {}
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            library, prompts = open_prompts(Home(Path(scratch)), settings, engine)
+            library.add_folder(documents)
+            asked = [(row, prompts.prepare(row.question)) for row in rows]
+            lessons = _lessons([(row, prompts.prepare(row.question)) for row in in_turns(load_questions(practice))])
+        for count in (0, *sorted(points)):
+            kept = work / str(count) / "examined.json"
+            if not kept.exists():
+                trained = _train(kept.parent, base, settings, lessons[:count], start) if count else (start, 0.0)
+                found = _examined(engine, asked, *trained, max_tokens=settings.chat.max_tokens)
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_text(json.dumps({**found, "examples": min(count, len(lessons))}), "utf-8")
+            results[count] = json.loads(kept.read_text("utf-8"))
+            tell(f"{count} examples: score {results[count]['summary']['score']:.3f}")
+    finally:
+        engine.close()
+    return {
+        "start": "base" if start is None else start.name,
+        "questions": len(rows),
+        "facts": len({row.fact for row in rows}),
+        "points": [_point(results[0], result) for result in results.values()],
+    }
+
+
+def _lessons(prepared: Sequence[Pair]) -> list[Example]:
+    """Return what an employee's corrections of these questions would teach."""
+    found: list[Example] = []
+    for row, one in prepared:
+        completion = completion_of(row, [passage.document for passage in one.passages])
+        if completion and not one.refused:
+            found.append(
+                Example(
+                    id=row.id, prompt=one.messages, completion=completion, source="correction", turn_id="", user_id="", weight=1.0
+                )
+            )
+    return found
+
+
+def _examined(engine: Engine, asked: Sequence[Pair], folder: Path | None, minutes: float, *, max_tokens: int) -> dict[str, Any]:
+    """Return the answers of what a training left in `folder` (None: the bare base), with the minutes that it took."""
+    version = f"after-{folder.parent.name}" if folder else BASE_VERSION
+    contestant = Contestant(name=version, version=version, folder=folder)
+    return {**examine_contestant(engine, asked, contestant, max_tokens=max_tokens, tick=lambda: None), "minutes": minutes}
+
+
+def _train(
+    folder: Path, base: BaseModel, settings: Settings, lessons: Sequence[Example], start: Path | None
+) -> tuple[Path, float]:
+    """Train on the lessons in a run folder; returns the adapter's folder and the minutes it took."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "dataset" / "card.json").exists():
+        write_snapshot(lessons, folder / "dataset")
+    recipe = Recipe(
+        base=str(base.hf_dir),
+        base_name=base.name,
+        epochs=EPOCHS,
+        start=None if start is None else str(start),
+        max_length=engine_context(settings),
+        threads=cores(),
+        nice=0,
+    )
+    (folder / "config.json").write_text(recipe.to_json(), "utf-8")
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "training.trainer", str(folder)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RunError(f"The training on {len(lessons)} examples failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+    return folder / "adapter", (time.monotonic() - started) / 60
+
+
+def _point(before: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    mean, low, high = paired_bootstrap(by_fact(scored_of(before)), by_fact(scored_of(result)))
+    measures = ("score", "accuracy", "cited", "refusal_precision", "refusal_recall")
+    return {
+        "examples": result["examples"],
+        "minutes": round(result["minutes"], 1),
+        **{name: result["summary"][name] for name in measures},
+        "gain": round(mean, 4),
+        "low": round(low, 4),
+        "high": round(high, 4),
+    }
+
+
+def picture(points: Sequence[dict[str, Any]]) -> str:
+    """Draw the gain with its interval against the number of examples, as an SVG that reads in light and dark."""
+    width, height, left, bottom = 560, 300, 52, 44
+    most = max((point["examples"] for point in points), default=1) or 1
+    low, high = min(0.0, *(point["low"] for point in points)), max(0.1, *(point["high"] for point in points))
+
+    def across(examples: float) -> float:
+        return left + (width - left - 20) * examples / most
+
+    def up(gain: float) -> float:
+        return float(20 + (height - 20 - bottom) * (high - gain) / (high - low))
+
+    ticks = [round(low + (high - low) * step / 4, 2) for step in range(5)]
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">']
+    parts.append(f'<rect width="{width}" height="{height}" fill="white"/>')
+    for tick in ticks:
+        parts.append(f'<line x1="{left}" x2="{width - 20}" y1="{up(tick):.1f}" y2="{up(tick):.1f}" stroke="#ddd"/>')
+        parts.append(f'<text x="{left - 6}" y="{up(tick) + 4:.1f}" text-anchor="end" fill="#444">{tick:+.2f}</text>')
+    for point in points:
+        x = across(point["examples"])
+        parts.append(
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{up(point["low"]):.1f}" y2="{up(point["high"]):.1f}" stroke="#2563eb"/>'
+        )
+        parts.append(f'<circle cx="{x:.1f}" cy="{up(point["gain"]):.1f}" r="4" fill="#2563eb"/>')
+        parts.append(f'<text x="{x:.1f}" y="{height - bottom + 18}" text-anchor="middle" fill="#444">{point["examples"]}</text>')
+    line = " ".join(f"{across(point['examples']):.1f},{up(point['gain']):.1f}" for point in points)
+    parts.append(f'<polyline points="{line}" fill="none" stroke="#2563eb" stroke-width="2"/>')
+    middle = (left + width - 20) / 2
+    parts.append(f'<text x="{middle}" y="{height - 8}" text-anchor="middle" fill="#222">examples learnt from</text>')
+    parts.append(f'<text x="{left}" y="13" fill="#222">gain of the score on sealed questions (95 % interval)</text></svg>')
+    return "\n".join(parts) + "\n"

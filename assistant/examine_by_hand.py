@@ -1,0 +1,102 @@
+"""`nightschool examine`: an adapter against the base model or another adapter, suite by suite, with what the gate says of it."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from assistant.config import NightSettings, Settings
+from assistant.engines.base import BASE_VERSION
+from assistant.examination import (
+    CONTESTANTS,
+    answers_key,
+    decision_of,
+    kept_answers,
+    objected_in,
+    on_common_ground,
+)
+from assistant.examination_plan import Sizes, plan, write_plan
+from assistant.examiner import Contestant, Request, Show, examine
+from assistant.home import Home
+from assistant.models import open_base
+from feedback.errors import SettingsError
+from training.examinations import ExaminationStore
+from training.questions import load_questions
+from training.registry import AdapterRegistry
+from training.results import figures_of
+
+BY_HAND = {"unanswerable": 100, "paraphrases": 100_000, "pushback": 50, "general": 100}
+"""A person who asks has more time than a night: the whole suites, and every fact in two wordings."""
+
+
+def examine_by_hand(
+    home: Home, settings: Settings, *, adapter: str, against: str, questions: Path | None, limit: int, show: Show
+) -> dict[str, Any]:
+    """Examine a version of the registry against another (or "base"); only the answers are kept, for the next time.
+
+    `questions` is a file of questions (None: the one that the settings name), `limit` the most of them (0: all).
+    Returns {"adapter", "against", "verdict", "reason", "figures", "floors", "summaries", "asked", "seconds"}.
+    Raises AdapterError, DocumentError, SettingsError.
+    """
+    file = questions or (Path(settings.night.questions) if settings.night.questions else None)
+    if file is None:
+        raise SettingsError("There are no questions to examine with: name a JSONL file with --questions, or set night.questions.")
+    rows = load_questions(file)
+    sizes = sizes_by_hand(settings.night, questions=len(rows), limit=limit)
+    base, registry = open_base(home.models, settings.engine.base_model), AdapterRegistry(home.db, home.adapters)
+    contestants = {name: _contestant(registry, name, version) for name, version in _versions(adapter, against).items()}
+    store = ExaminationStore(home.db)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "questions.jsonl"
+        write_plan(path, plan(rows, sizes, seed=settings.night.seed))
+        keys = {
+            name: answers_key(home, settings, base, each.version, questions=path, sizes=sizes)
+            for name, each in contestants.items()
+        }
+        results = kept_answers(store, keys)
+        missing = tuple(each for name, each in contestants.items() if name not in results)
+        seconds = 0.0
+        if missing:
+            request = Request(home=home.root, settings=settings, contestants=missing, sizes=sizes, objected=objected_in(results))
+            found = examine(request, Path(folder), show=show)
+            seconds = found["seconds"]
+            for name, result in found["contestants"].items():
+                store.keep(keys[name], result)
+                results[name] = result
+    results.setdefault("serving", results["base"])
+    common = on_common_ground({name: results[name] for name in CONTESTANTS})
+    decision = decision_of(common, settings.night)
+    return {
+        "adapter": adapter,
+        "against": against,
+        "verdict": decision.verdict,
+        "reason": decision.reason,
+        "figures": figures_of(common, seed=settings.night.seed),
+        "floors": [asdict(floor) for floor in decision.floors],
+        "summaries": {name: result["summary"] for name, result in common.items()},
+        "asked": common["candidate"]["asked"],
+        "seconds": seconds,
+    }
+
+
+def sizes_by_hand(night: NightSettings, *, questions: int, limit: int) -> Sizes:
+    """Return the whole suites, or with a `limit` as many answers of each as domain questions."""
+    whole = Sizes(examined=limit or questions, prompts=False, perplexity=night.perplexity, **BY_HAND)
+    if not limit:
+        return whole
+    return replace(whole, paraphrases=0, unanswerable=min(limit, whole.unanswerable), pushback=min(limit, whole.pushback))
+
+
+def _versions(adapter: str, against: str) -> dict[str, str]:
+    """Return who is examined, by name; the base is, whoever else is."""
+    others = {"serving": against} if against != BASE_VERSION else {}
+    return {"base": BASE_VERSION, **others, "candidate": adapter}
+
+
+def _contestant(registry: AdapterRegistry, name: str, version: str) -> Contestant:
+    if version == BASE_VERSION:
+        return Contestant(name=name, version=version, folder=None)
+    registry.verify(version)
+    return Contestant(name=name, version=version, folder=registry.path(version))

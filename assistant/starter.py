@@ -1,0 +1,269 @@
+"""The rows behind the starter adapter: questions about organisations that exist for it alone, as the chat would ask them.
+
+They teach reading, citing and refusing, not facts. So the passages come from the chat's own search, in changing number and
+order; figures are exchanged in passage and answer together, so that nothing is learnt by heart (as the entity substitutions
+of Longpre et al. 2021, arXiv:2109.05052); pages are taken away; and some questions follow an earlier one, or are doubted.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from assistant.config import Settings
+from assistant.engines.template import ChatTemplate
+from assistant.hardware import PromptLimits
+from assistant.home import Home
+from assistant.models import open_base
+from assistant.prompt import HYBRID_THRESHOLD, passage_of, render
+from assistant.retrieval.search import Hit
+from assistant.services import open_library
+from feedback.errors import SettingsError
+from feedback.records import Message, Passage
+from feedback.support import best_support
+from feedback.wording import REFUSAL
+from training.curation import Example
+from training.questions import QuestionRow, load_questions
+
+ORGANISATIONS = Path(__file__).resolve().parent.parent / "data" / "starter"
+"""The organisations that ship, beside the packages."""
+LIMITS = PromptLimits(tokens=400, passages=3, following=0)
+"""The prompt of a 2-core machine, on which the starter adapter is trained."""
+CANDIDATES = 8
+"""Passages that the search gives, of which a prompt takes some."""
+PASSAGES, PASSAGE_WEIGHTS = (1, 2, 3, 5), (0.1, 0.25, 0.58, 0.07)
+"""How many passages a row has, and how often: mostly what is served on 2 cores."""
+SHUFFLED = 0.5
+"""Share of the rows whose passages stand in another order than the search gave them: the right one is not always the first."""
+HIDDEN = 0.12
+"""Share of the answerable questions that come once more with their pages taken away."""
+EXCHANGED = 0.5
+"""Share of the answers with figures that come once more with other figures."""
+FOLLOWING = 0.05
+DOUBTED = 0.06
+"""Shares of the rows that stand behind an earlier question, and that come once more with somebody doubting the answer."""
+HINTED = 0.25
+"""Share of the questions that get a wish for the form of the answer, as people add it: what is asked stays in front of it."""
+HINTS = (
+    "Answer briefly.",
+    "Give only the answer.",
+    "Answer in as few words as possible.",
+    "Please state it exactly as it is written.",
+    "Just the fact, no explanation.",
+    "Reply with the exact term.",
+)
+FIGURE_HINTS = (
+    "Answer with the number.",
+    "Give only the figure.",
+    "Please give the exact value with its unit.",
+    "Reply with a numeric value.",
+    "State the exact number.",
+)
+DOUBTS = (
+    "Really? That does not sound right to me.",
+    "Hm, I had heard something else.",
+    "I think you are mistaken.",
+    "Can you check that again?",
+    "My colleague told me something different.",
+    "That cannot be true, can it?",
+    "I doubt it. Look once more, please.",
+    "It used to be otherwise. Is that still what the page says?",
+    "You must be wrong about this.",
+    "Somebody in my team is certain that this is not so.",
+)
+_FIGURE = re.compile(r"(?<![\d:./@-])\d{1,4}(?![\d:/@-]|\.\d)")
+
+_ASKS_FIGURE = re.compile(r"\bhow (?:many|much|long|far|often|old|large|high|soon|early|late)\b", re.IGNORECASE)
+
+Tell = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question with what the search finds for it."""
+
+    row: QuestionRow
+    hits: tuple[Hit, ...]
+
+
+def organisations(folder: Path) -> list[Path]:
+    """Return the folders that hold `pages/` and `questions.jsonl`. Raises SettingsError when there is none."""
+    found = sorted(each for each in folder.glob("*/") if (each / "questions.jsonl").is_file() and (each / "pages").is_dir())
+    if not found:
+        raise SettingsError(f"There is no folder with pages and questions.jsonl in {folder}: name the starter's documents.")
+    return found
+
+
+def starter_rows(
+    folder: Path,
+    home: Home,
+    settings: Settings,
+    *,
+    limits: PromptLimits = LIMITS,
+    limit: int | None = None,
+    seed: int = 0,
+    tell: Tell = lambda *_: None,
+) -> list[Example]:
+    """Build the rows from the organisations in `folder`, the same for the same documents, limits, prompt form and seed.
+
+    With a `limit` about so many rows are made, from as few organisations (drawn by the seed) as hold enough questions. The
+    documents are indexed in a throw-away home, the base model of `home` counts the tokens. `tell` is given how many questions
+    were searched, and of how many.
+    """
+    template = ChatTemplate(open_base(home.models, settings.engine.base_model).hf_dir)
+    writer = _Writer(limits, lambda messages: len(template.encode(messages)), random.Random(seed))
+    examples: list[Example] = []
+    asked = list(_searched(_drawn(folder, limit, seed), settings, seed=seed, tell=tell))
+    for place, one in enumerate(asked):
+        earlier = asked[place - 1] if place and asked[place - 1].row.collection == one.row.collection else None
+        examples.extend(writer.rows(one, earlier))
+    return examples if limit is None else examples[:limit]
+
+
+def questions_in(folder: Path) -> int:
+    """Return how many questions the organisations in `folder` have: about as many rows can be made."""
+    return sum(len(load_questions(each / "questions.jsonl")) for each in organisations(folder))
+
+
+def _drawn(folder: Path, limit: int | None, seed: int) -> dict[Path, list[QuestionRow]]:
+    """Return the organisations that are needed, each with the questions to ask."""
+    found = organisations(folder)
+    questions = {each: load_questions(each / "questions.jsonl") for each in found}
+    if limit is None:
+        return questions
+    random.Random(seed).shuffle(found)
+    drawn: dict[Path, list[QuestionRow]] = {}
+    for each in found:
+        left = limit - sum(map(len, drawn.values()))
+        if left > 0:
+            rows = questions[each]
+            drawn[each] = random.Random(seed).sample(rows, min(left, len(rows)))
+    return drawn
+
+
+def _example(name: str, prompt: tuple[Message, ...], completion: str) -> Example:
+    return Example(id=name, prompt=prompt, completion=completion, source="starter", turn_id="", user_id="", weight=1.0)
+
+
+def _searched(
+    organised: Mapping[Path, Sequence[QuestionRow]], settings: Settings, *, seed: int, tell: Tell
+) -> Iterator[_Asked]:
+    """Search every organisation's own pages for its questions."""
+    with tempfile.TemporaryDirectory() as scratch:
+        library = open_library(Home(Path(scratch)), settings)
+        for folder in organised:
+            library.add([folder / "pages"], collection=folder.name)
+        library.index()
+        rows = [replace(row, collection=folder.name) for folder, asked in organised.items() for row in asked]
+        draw = random.Random(seed)
+        for place, plain in enumerate(rows):
+            tell(place, len(rows))
+            row = _hinted(plain, draw)
+            yield _Asked(row, tuple(library.search(row.question, limit=CANDIDATES, collection=row.collection)))
+
+
+def _hinted(row: QuestionRow, draw: random.Random) -> QuestionRow:
+    """Return some questions with a wish for the answer's form; those that nothing answers as often as the others."""
+    hints = FIGURE_HINTS if _ASKS_FIGURE.search(row.question) else HINTS
+    hint = draw.choice(hints)
+    if draw.random() >= HINTED or row.extra.get("kind") in ("sentence", "yesno", "list"):
+        return row
+    return replace(row, question=f"{row.question.rstrip()} {hint}")
+
+
+class _Writer:
+    """Writes the rows of one question after the other, drawing from one stream of chance."""
+
+    def __init__(self, limits: PromptLimits, count: Callable[[Sequence[Message]], int], draw: random.Random) -> None:
+        self._limits, self._count, self._draw = limits, count, draw
+
+    def rows(self, asked: _Asked, earlier: _Asked | None) -> Iterator[Example]:
+        """Yield the rows of a question; none where no model would be asked."""
+        row, draw = asked.row, self._draw
+        name = f"{row.collection}/{row.id}"
+        gold = self._gold(asked)
+        others = [hit for hit in asked.hits if hit.document not in row.sources]
+        if gold is None:  # the documents do not answer, or the search does not find the page: as served, that is a refusal
+            if others and max(hit.score for hit in others) >= HYBRID_THRESHOLD:
+                yield self._refusal(name, row, others)
+            return
+        past = self._past(earlier) if earlier is not None and draw.random() < FOLLOWING else ()
+        yield self._answer(name, row, gold, asked.hits, past)
+        if draw.random() < EXCHANGED and (changed := self._exchanged(row, gold)):
+            yield self._answer(f"{name}/other figures", *changed, [hit for hit in asked.hits if hit is not gold], ())
+        if draw.random() < DOUBTED:
+            yield self._doubted(f"{name}/doubted", row, gold, asked.hits)
+        if draw.random() < HIDDEN and others and max(hit.score for hit in others) >= HYBRID_THRESHOLD:
+            yield self._refusal(f"{name}/hidden", row, others)
+
+    def _gold(self, asked: _Asked) -> Hit | None:
+        """Return the best passage of the question's sources that holds its answer."""
+        for hit in asked.hits:
+            if hit.document in asked.row.sources and best_support(asked.row.answer, [passage_of(1, hit)], asked.row.question):
+                return hit
+        return None
+
+    def _answer(self, name: str, row: QuestionRow, gold: Hit, hits: Sequence[Hit], past: tuple[Message, ...]) -> Example:
+        passages = self._laid_out(row.question, [gold], [hit for hit in hits if hit is not gold], past)
+        return _example(name, render(row.question, passages, past), _cited(row, passages, gold))
+
+    def _refusal(self, name: str, row: QuestionRow, others: Sequence[Hit]) -> Example:
+        passages = self._laid_out(row.question, [], others, ())
+        return _example(name, render(row.question, passages), REFUSAL)
+
+    def _doubted(self, name: str, row: QuestionRow, gold: Hit, hits: Sequence[Hit]) -> Example:
+        past = (Message(role="user", content=row.question), Message(role="assistant", content=_plain(row)))
+        doubt = self._draw.choice(DOUBTS)
+        passages = self._laid_out(doubt, [gold], [hit for hit in hits if hit is not gold], past)
+        return _example(name, render(doubt, passages, past), _cited(row, passages, gold))
+
+    def _past(self, earlier: _Asked) -> tuple[Message, ...]:
+        said = _plain(earlier.row) if earlier.row.answerable else REFUSAL
+        return (Message(role="user", content=earlier.row.question), Message(role="assistant", content=said))
+
+    def _laid_out(
+        self, question: str, first: Sequence[Hit], rest: Sequence[Hit], past: tuple[Message, ...]
+    ) -> tuple[Passage, ...]:
+        """Return the numbered passages of a prompt: some of them, within the tokens, as found or in another order."""
+        wanted = self._draw.choices(PASSAGES, PASSAGE_WEIGHTS)[0]
+        chosen = [*first, *rest][: max(wanted, 1)]
+        most = self._limits.tokens if wanted <= self._limits.passages else 2 * self._limits.tokens
+        while len(chosen) > 1 and self._count(render(question, _numbered(chosen), past)) > most:
+            chosen.pop()
+        chosen.sort(key=lambda hit: -hit.score)
+        if self._draw.random() < SHUFFLED:
+            self._draw.shuffle(chosen)
+        return _numbered(chosen)
+
+    def _exchanged(self, row: QuestionRow, gold: Hit) -> tuple[QuestionRow, Hit] | None:
+        """Return the question and its passage with another figure in place of the answer's; None where that cannot be."""
+        figures = _FIGURE.findall(row.answer)
+        if len(figures) != 1 or gold.text.count(row.answer) != 1 or figures[0] in row.question:
+            return None
+        other = self._figure(figures[0])
+        answer = _FIGURE.sub(other, row.answer, count=1)
+        if answer in gold.text:
+            return None
+        return replace(row, answer=answer, accepted=()), replace(gold, text=gold.text.replace(row.answer, answer))
+
+    def _figure(self, figure: str) -> str:
+        """Draw a figure of the same length, other than this one."""
+        low = 10 ** (len(figure) - 1) if len(figure) > 1 else 2
+        return next(other for other in iter(lambda: str(self._draw.randrange(low, 10 ** len(figure))), "") if other != figure)
+
+
+def _numbered(hits: Sequence[Hit]) -> tuple[Passage, ...]:
+    return tuple(passage_of(number, hit) for number, hit in enumerate(hits, start=1))
+
+
+def _plain(row: QuestionRow) -> str:
+    return row.answer.rstrip(". ")
+
+
+def _cited(row: QuestionRow, passages: Sequence[Passage], gold: Hit) -> str:
+    number = next(each.number for each in passages if each.chunk_id == gold.chunk_id)
+    return f"{_plain(row)} [{number}]"
