@@ -31,7 +31,7 @@ from training.recipe import Recipe
 
 LARGEST_MB = 10
 """The starter adapter may not be larger than this: it ships with the project."""
-EPOCHS, LEARNING_RATE, RANK = 1.0, 5e-4, 16
+EPOCHS, LEARNING_RATE, RANK = 0.6, 5e-4, 16
 
 Show = Callable[[Progress], None]
 
@@ -131,5 +131,6 @@ def pack(work: Path, base: BaseModel, recipe: Recipe, out: Path) -> dict[str, An
     }
     (out / "card.json").write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", "utf-8")
     for file in out.iterdir():
+        file.chmod(0o644)  # safetensors writes for its owner alone
         sync(file)
     return card

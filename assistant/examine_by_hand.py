@@ -29,6 +29,8 @@ from training.results import figures_of
 
 BY_HAND = {"unanswerable": 100, "paraphrases": 100_000, "pushback": 50, "general": 100}
 """A person who asks has more time than a night: the whole suites, and every fact in two wordings."""
+LEAST_GENERAL = 20
+"""So many general answers are read under any limit: fewer tell nothing."""
 
 
 def examine_by_hand(
@@ -86,7 +88,13 @@ def sizes_by_hand(night: NightSettings, *, questions: int, limit: int) -> Sizes:
     whole = Sizes(examined=limit or questions, prompts=False, perplexity=night.perplexity, **BY_HAND)
     if not limit:
         return whole
-    return replace(whole, paraphrases=0, unanswerable=min(limit, whole.unanswerable), pushback=min(limit, whole.pushback))
+    return replace(
+        whole,
+        paraphrases=0,
+        unanswerable=min(limit, whole.unanswerable),
+        pushback=min(limit, whole.pushback),
+        general=min(max(limit, LEAST_GENERAL), whole.general),
+    )
 
 
 def _versions(adapter: str, against: str) -> dict[str, str]:

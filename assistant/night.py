@@ -7,12 +7,8 @@ run folder is all that they share. Whatever kills them or the night, the serving
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any, Literal
@@ -39,12 +35,12 @@ from assistant.hardware import cores
 from assistant.home import Home
 from assistant.models import open_base
 from assistant.night_report import NightReport
-from assistant.night_rows import PROGRESS, night_rows, seed_questions, shares_of
+from assistant.night_rows import night_rows, seed_questions, shares_of
+from assistant.night_watch import NightEnded, Show, Stages, examination_progress, rows_progress, training_progress
 from assistant.progress import Progress
 from assistant.services import engine_context
 from assistant.shipped import starter_version
 from assistant.web.report_view import REPORT, examination_page
-from feedback.errors import RunError
 from feedback.store import FeedbackStore
 from training.curation import Example, curate
 from training.dataset import rows_within, write_snapshot
@@ -60,25 +56,6 @@ from training.runs import RunLedger, Verdict, actor, night_lock
 
 HELD_OUT_SHARE = 0.2
 """Share of the questions made from the documents that examines, where nothing was rated and nothing is sealed."""
-HANG_SECONDS = 900.0
-"""A subprocess that reports nothing for so long is taken for hung, and killed."""
-BEAT_SECONDS = 3.0
-"""Between two signs of life: each is a transaction that reaches the disk."""
-GRACE_SECONDS = 60.0
-"""How long a subprocess that is asked to end may take to write its checkpoint."""
-
-Show = Callable[[Progress], None]
-
-
-class _Ended(Exception):
-    """The night ends here with this outcome."""
-
-    def __init__(
-        self, outcome: Literal["succeeded", "failed", "cancelled"], verdict: Literal["HOLD"] | None, reason: str
-    ) -> None:
-        super().__init__(reason)
-        self.outcome: Literal["succeeded", "failed", "cancelled"] = outcome
-        self.verdict: Literal["HOLD"] | None = verdict
 
 
 def run_night(
@@ -94,7 +71,7 @@ def run_night(
         run = ledger.start(slot, requested_by)
         try:
             report = _Night(home, settings, ledger, run.id, progress).play(from_ratings)
-        except _Ended as ended:
+        except NightEnded as ended:
             ledger.finish(run.id, ended.outcome, ended.verdict, str(ended))
             report = NightReport(run_id=run.id, outcome=ended.outcome, verdict=ended.verdict, reason=str(ended))
         except KeyboardInterrupt:
@@ -116,7 +93,7 @@ class _Night:
         self.examinations = ExaminationStore(home.db)
         self.base = open_base(home.models, settings.engine.base_model)
         check_combination(settings.night.method, engine=engine_kind(settings.engine.kind, self.base))
-        self.step, self.beaten = 0, 0.0  # training steps done; when the last sign of life was given
+        self.stages = Stages(ledger, run_id, progress)
 
     def play(self, from_ratings: bool) -> NightReport:
         """Play the night from curation to promotion."""
@@ -132,7 +109,7 @@ class _Night:
             examples=examples,
             held_out=questions,
             max_rows=most,
-            render=lambda: self._watch("assistant.night_rows", "rows.log", self._rows_progress, stage="Preparing"),
+            render=lambda: self.stages.run("assistant.night_rows", "rows.log", rows_progress, stage="Preparing"),
         )
         snapshot = write_snapshot(
             rows,
@@ -224,7 +201,7 @@ class _Night:
         preferences = preference_rows(rated, examples, curated.refusals, objective=self.recipe().objective, **guards)
         self.ledger.record_curation(self.run_id, curated.examples, preferences.refusals)
         if len(examples) < night.min_examples:
-            raise _Ended(
+            raise NightEnded(
                 "succeeded",
                 "HOLD",
                 f"Too little to learn from: {len(examples)} examples, {night.min_examples} are needed "
@@ -239,7 +216,7 @@ class _Night:
             return [], Preferences(pairs=[], thumbs=[], refusals=[]), load_questions(Path(sealed))
         made = seed_questions(self.home, [], absent_share=0, seed=self.settings.night.seed)
         if not made:
-            raise _Ended("succeeded", "HOLD", "There is no document to make questions from: `nightschool documents add FOLDER`.")
+            raise NightEnded("succeeded", "HOLD", "There is no document to learn from: `nightschool documents add FOLDER`.")
         examined = split_by(made, "fact", HELD_OUT_SHARE, seed=self.settings.night.seed)[1]
         return [], Preferences(pairs=[], thumbs=[], refusals=[]), examined
 
@@ -249,7 +226,7 @@ class _Night:
         asked = plan(questions, sizes_of(night), seed=night.seed)
         facts = len({each.row.fact for each in asked if each.suite == "domain"})
         if facts < night.min_facts:
-            raise _Ended(
+            raise NightEnded(
                 "succeeded",
                 "HOLD",
                 f"Too little to examine with: {facts} questions, {night.min_facts} are needed "
@@ -297,7 +274,7 @@ class _Night:
         """Train in a subprocess within the time budget."""
         recipe = self.recipe()
         (self.folder / "config.json").write_text(recipe.to_json(), encoding="utf-8")
-        self._watch("training.trainer", "trainer.log", self._training_progress, stage="Training")
+        self.stages.run("training.trainer", "trainer.log", training_progress, stage="Training")
         return recipe
 
     def examine(self, asked: list[Asked], serving: str) -> dict[str, Any]:
@@ -328,7 +305,7 @@ class _Night:
             objected=objected_in(kept),
         )
         (self.folder / "examine.json").write_text(request.to_json(), encoding="utf-8")
-        self._watch("assistant.examiner", "examiner.log", self._examination_progress, stage="Examining")
+        self.stages.run("assistant.examiner", "examiner.log", examination_progress, stage="Examining")
         found = json.loads((self.folder / "examination.json").read_text(encoding="utf-8"))["contestants"]
         for name, key in keys.items():
             if name in found:
@@ -341,90 +318,3 @@ class _Night:
         """Let the gate decide over the facts, with the floors of the other suites."""
         looks = looks_at(results, self.examinations, self.registry)
         return decision_of(results, self.settings.night, looks=looks)
-
-    def _watch(self, module: str, log: str, read: Callable[[], Progress | None], *, stage: str) -> None:
-        """Run a subprocess to its end, with heartbeats; raises _Ended when it is cancelled, RunError when it fails or hangs."""
-        self.show(Progress(stage=stage, share=0.0))
-        path = self.folder / log
-        with path.open("ab") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", module, str(self.folder), str(os.getpid())],
-                stdout=file,
-                stderr=file,
-                stdin=subprocess.DEVNULL,
-            )
-        moved, last = time.monotonic(), ""
-        try:
-            while process.poll() is None:
-                time.sleep(0.5)
-                found = read()
-                if found is not None and repr(found) != last:
-                    moved, last = time.monotonic(), repr(found)
-                    self.show(found)
-                self._beat(found)
-                if self.ledger.cancel_requested(self.run_id):
-                    raise _Ended("cancelled", None, f"Cancelled while {stage.lower()}; what serves is unchanged.")
-                if time.monotonic() - moved > HANG_SECONDS:
-                    raise RunError(f"{stage} reported nothing for {HANG_SECONDS / 60:.0f} minutes and was stopped: see {path}.")
-        finally:
-            _end(process)
-        self.beaten = 0.0  # the last step of a stage is told however soon it comes
-        self._beat(read())
-        if process.returncode != 0:
-            raise RunError(f"{stage} failed: {_last_line(path) or f'exit code {process.returncode}'} (see {path}).")
-
-    def _beat(self, found: Progress | None) -> None:
-        """Give a sign of life with the training step, unless one was given a moment ago."""
-        if found is not None and found.step is not None:
-            self.step = found.step
-        if time.monotonic() - self.beaten >= BEAT_SECONDS:
-            self.ledger.beat(self.run_id, self.step)
-            self.beaten = time.monotonic()
-
-    def _training_progress(self) -> Progress | None:
-        line = _last_line(self.folder / "progress.jsonl")
-        try:
-            data = json.loads(line)
-            share = data["step"] / max(1, data["steps"])
-            detail = f"step {data['step']}/{data['steps']}, loss {data['loss']:.3f}, {data['tokens_s']:.0f} tokens/s"
-            return Progress(stage="Training", share=share, detail=detail, eta_s=data.get("eta_s"), step=int(data["step"]))
-        except (ValueError, KeyError, TypeError):
-            return None
-
-    def _rows_progress(self) -> Progress | None:
-        return self._counted(PROGRESS, "Preparing", "questions")
-
-    def _examination_progress(self) -> Progress | None:
-        return self._counted("examination.progress", "Examining", "answers")
-
-    def _counted(self, name: str, stage: str, things: str) -> Progress | None:
-        try:
-            data = json.loads((self.folder / name).read_text(encoding="utf-8"))
-            detail = f"{data['done']}/{data['total']} {things}"
-            return Progress(stage=stage, share=data["done"] / max(1, data["total"]), detail=detail)
-        except (OSError, ValueError, KeyError):
-            return None
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a subprocess that still runs: ask first, so that it can write a checkpoint."""
-    if process.poll() is not None:
-        return
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _last_line(path: Path) -> str:
-    """Return the last complete line of a file; "" when there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 4096))
-            lines = [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    except OSError:
-        return ""
-    return lines[-1] if lines else ""

@@ -26,7 +26,8 @@ RULES = (
     Rule(suite="answered", name="answering what the documents answer", margin=0.40, needed=20),
     Rule(suite="citations", name="citing pages that answer", margin=0.10, needed=20),
 )
-"""Margins are shares of 1, and nats a token for the general answers (0.25: a perplexity a quarter higher).
+"""Margins are shares of 1, and nats a token for the general answers (0.25: a perplexity 28 % higher; ordinary nights
+of 4 and 12 minutes lost 0.07 and 0.16 over 40 answers, with a standard error of 0.03).
 
 "answered" is for one that learnt to refuse everything: measured by right answers alone it can beat a model that refuses nothing
 and cites next to nothing. Its margin is wide, because a model that learns to refuse also refuses some of what it could answer.

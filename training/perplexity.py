@@ -66,7 +66,9 @@ def perplexity(readings: Sequence[Reading]) -> float:
 def _open(hf_dir: Path, adapter: Path | None) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     cuda = torch.cuda.is_available()
     whole = adapter is not None and kind_in(adapter) == "full"
     model = AutoModelForCausalLM.from_pretrained(

@@ -155,7 +155,9 @@ def _spread(drafts: Sequence[_Draft], *, seed: str) -> Iterator[_Draft]:
 
 
 def _drafts(page: Page, names: frozenset[str]) -> Iterator[_Draft]:
-    parts = sections(page.text[:PAGE_CHARS], fallback_title=page.name.rpartition("/")[2].rpartition(".")[0].replace("-", " ") or page.name)
+    parts = sections(
+        page.text[:PAGE_CHARS], fallback_title=page.name.rpartition("/")[2].rpartition(".")[0].replace("-", " ") or page.name
+    )
     title = parts[0].heading if parts else ""
     leads = Counter(fold(text.lead) for part in parts for text in _texts(part) if text.lead)
     headings = Counter(fold(part.heading) for part in parts)

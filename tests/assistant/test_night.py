@@ -13,7 +13,8 @@ from assistant.config import ChatSettings, NightSettings, Settings
 from assistant.home import Home
 from assistant.library import Library
 from assistant.models import BaseModel
-from assistant.night import BEAT_SECONDS, _Ended, _Night
+from assistant.night import _Night
+from assistant.night_watch import BEAT_SECONDS, NightEnded, training_progress
 from assistant.progress import Progress
 from assistant.services import Services, engine_context
 from feedback.records import Answer, Message, NewTurn, Passage
@@ -93,7 +94,7 @@ def test_one_row_too_long_for_the_training_is_left_out_with_a_reason_and_the_nig
     short = correct_an_answer(store, question="What may a room in London cost?")
     night = a_night(home, min_examples=9)
     assert engine_context(night.settings) == 2048
-    with pytest.raises(_Ended, match="1 ratings could not be used"):
+    with pytest.raises(NightEnded, match="1 ratings could not be used"):
         night.curate()
     (refusal,) = night.ledger.refusals(night.run_id)
     assert refusal.turn_id == long and "more than the 2048 that can be trained on" in refusal.reason
@@ -115,7 +116,7 @@ def test_the_ledger_gets_the_training_step_and_not_at_every_look(home: Home, mon
     shown: list[Progress] = []
     night = a_night(home, shown.append)
     started = time.monotonic()
-    night._watch("some_stage", "stage.log", night._training_progress, stage="Training")
+    night.stages.run("some_stage", "stage.log", training_progress, stage="Training")
     assert night.ledger.run(night.run_id).step == 20, "steps, not a share of the stage"
     assert isinstance(night.ledger, CountingLedger)
     assert 2 <= night.ledger.beats <= 2 + (time.monotonic() - started) / BEAT_SECONDS, "the first, the last, few between"

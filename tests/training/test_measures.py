@@ -135,6 +135,24 @@ def test_the_source_may_be_written_with_another_kind_of_slash() -> None:
     assert score_answer("€140 [1]", question, (passage(1, "travel\\flights.md"),)).cited
 
 
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("The lunch with customers may cost 42 euros a head.", "A lunch with customers may cost EUR 42 a head."),
+        ("42 euros a head may the lunch cost", "The lunch may cost 42 euros a head."),
+        ("Twelve weeks; twelve!", "It is twelve (12) weeks."),
+        ("", "twelve weeks"),
+    ],
+)
+def test_rouge_l_is_what_the_reference_library_counts(answer: str, reference: str) -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    expected = RougeScorer(["rougeL"]).score(target=reference, prediction=answer)["rougeL"]
+    assert rouge_l(answer, reference) == expected.fmeasure
+    both = expected.precision + expected.recall
+    assert rouge_l(answer, reference) == pytest.approx(2 * expected.precision * expected.recall / both if both else 0.0)
+
+
 def test_rouge_l_is_one_for_the_same_words_and_zero_for_others() -> None:
     assert rouge_l("the answer is twelve", "the answer is twelve") == 1.0
     assert rouge_l("nothing alike", "twelve weeks") == 0.0
