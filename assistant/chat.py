@@ -18,7 +18,7 @@ from assistant.agent import Agent
 from assistant.engines.base import ChatRequest, Delta, Engine, LoadedAdapter
 from assistant.grounding import CitationFilter, settle
 from assistant.pool import AdapterPool
-from assistant.prompt import Prepared, PromptBuilder, check_question
+from assistant.prompt import Prepared, PromptBuilder, check_question, refusal_bias, request_of
 from assistant.retrieval.followups import REWRITE_TOKENS, rewrite_messages, rewritten
 from feedback.errors import EngineError, NotYourTurn, QueueFull
 from feedback.records import Answer, FinishReason, Message, NewTurn, Passage, Step, Turn
@@ -197,7 +197,7 @@ class Chat:
                 elif prepared.refused:
                     yield from writing.refuse()
                 else:
-                    request = ChatRequest(messages=prepared.messages, max_tokens=self._max_tokens)
+                    request = request_of(prepared, max_tokens=self._max_tokens)
                     yield from writing.stream(self._engine.stream(request, lease.adapter))
             finally:
                 self._store.finish_turn(turn_id, writing.answer())
@@ -234,6 +234,9 @@ class Chat:
         return tuple(messages)
 
     def _new_turn(self, conversation_id: str, user_id: str, prepared: Prepared, version: str, history: bool) -> NewTurn:
+        sampling = {"temperature": 0.0, "max_tokens": self._max_tokens, "plan": "agent" if self._agent else "fixed"}
+        if self._agent is None:
+            sampling["refusal_bias"] = refusal_bias(prepared.passages)
         return NewTurn(
             conversation_id=conversation_id,
             user_id=user_id,
@@ -244,7 +247,7 @@ class Chat:
             base_hash=self._base_hash,
             adapter=version,
             engine=self._engine.name,
-            sampling={"temperature": 0.0, "max_tokens": self._max_tokens, "plan": "agent" if self._agent else "fixed"},
+            sampling=sampling,
             history=history,
             searched=prepared.searched,
             collection=prepared.collection,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from assistant.engines.base import ChatRequest
 from assistant.hardware import PromptLimits
 from assistant.library import Library
 from assistant.retrieval.followups import carried_over
@@ -26,6 +27,9 @@ HISTORY_SHARE = 0.25
 
 HYBRID_THRESHOLD, WORDS_THRESHOLD = 0.39, 0.33
 """Least score of the best passage, calibrated with and without an encoder (docs/LOG.md): below it no model is called."""
+
+BIAS_SLOPE, BIAS_POINT, BIAS_LIMIT = 8.0, 0.4, 4.0
+"""How the best passage's score bears on the model's own wish to refuse, in nats: see `refusal_bias`."""
 
 CountTokens = Callable[[Sequence[Message]], int]
 
@@ -89,6 +93,22 @@ def lay_out(instructions: str, blocks: Sequence[str], question: str, past: Seque
         *past,
         Message(role="user", content="\n\n".join([*blocks, f"Question: {question}"])),
     )
+
+
+def refusal_bias(passages: Sequence[Passage]) -> float:
+    """Return the nats that are added to the standard refusal's first token where an answer begins.
+
+    A small model's wish to refuse and the best passage's score each tell answerable questions from others, and the two together
+    tell more than either (docs/LOG.md): a logistic rule in both, in one pass. 0 where there are no vectors.
+    """
+    best = max((passage.score for passage in passages if "dense" in passage.scores), default=BIAS_POINT)
+    return round(max(-BIAS_LIMIT, min(BIAS_LIMIT, BIAS_SLOPE * (BIAS_POINT - best))), 3)
+
+
+def request_of(prepared: Prepared, *, max_tokens: int) -> ChatRequest:
+    """Return what the engine is asked for a prepared question, by the fixed plan."""
+    bias = refusal_bias(prepared.passages)
+    return ChatRequest(messages=prepared.messages, max_tokens=max_tokens, opening=REFUSAL, opening_bias=bias)
 
 
 class PromptBuilder:

@@ -149,9 +149,7 @@ def _example(name: str, prompt: tuple[Message, ...], completion: str) -> Example
     return Example(id=name, prompt=prompt, completion=completion, source="starter", turn_id="", user_id="", weight=1.0)
 
 
-def _searched(
-    organised: Mapping[Path, Sequence[QuestionRow]], settings: Settings, *, seed: int, tell: Tell
-) -> Iterator[_Asked]:
+def _searched(organised: Mapping[Path, Sequence[QuestionRow]], settings: Settings, *, seed: int, tell: Tell) -> Iterator[_Asked]:
     """Search every organisation's own pages for its questions."""
     with tempfile.TemporaryDirectory() as scratch:
         library = open_library(Home(Path(scratch)), settings)

@@ -12,7 +12,7 @@ from typing import Any
 from assistant.engines.base import ChatRequest, Engine, LoadedAdapter
 from assistant.examination_plan import Texts, objection
 from assistant.grounding import settle
-from assistant.prompt import Prepared, PromptBuilder
+from assistant.prompt import Prepared, PromptBuilder, request_of
 from feedback.records import FinishReason, Message
 from feedback.wording import REFUSAL
 from training.measures import Scored, score_answer
@@ -43,7 +43,7 @@ def answer_once(engine: Engine, loaded: LoadedAdapter, prepared: Prepared, row: 
     started = time.perf_counter()
     text, tokens = REFUSAL, 0
     if not prepared.refused:
-        text, tokens, finish_reason = _written(engine, loaded, prepared.messages, max_tokens=max_tokens)
+        text, tokens, finish_reason = _written(engine, loaded, request_of(prepared, max_tokens=max_tokens))
         text = settle(text, prepared.passages, prepared.question, finish_reason=finish_reason).text
     return Judged(
         text=text,
@@ -156,7 +156,9 @@ def write_on(
     """Let a contestant write on the first `count` general prompts, without documents: for people to compare."""
 
     def one(prompt: str) -> str:
-        text = _written(engine, loaded, (Message(role="user", content=prompt),), max_tokens=max_tokens)[0].strip()
+        text = _written(engine, loaded, ChatRequest(messages=(Message(role="user", content=prompt),), max_tokens=max_tokens))[
+            0
+        ].strip()
         tick()
         return text
 
@@ -165,13 +167,11 @@ def write_on(
     return [{**each, "text": text} for each, text in zip(texts.prompts[:count], written, strict=True)]
 
 
-def _written(
-    engine: Engine, loaded: LoadedAdapter, messages: Sequence[Message], *, max_tokens: int
-) -> tuple[str, int, FinishReason]:
+def _written(engine: Engine, loaded: LoadedAdapter, request: ChatRequest) -> tuple[str, int, FinishReason]:
     pieces: list[str] = []
     tokens = 0
     finish_reason: FinishReason = "stopped"
-    for delta in engine.stream(ChatRequest(messages=tuple(messages), max_tokens=max_tokens), loaded):
+    for delta in engine.stream(request, loaded):
         pieces.append(delta.text)
         tokens = delta.completion_tokens or tokens
         finish_reason = delta.finish_reason or finish_reason

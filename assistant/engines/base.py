@@ -30,7 +30,11 @@ class AdapterVersion:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatRequest:
-    """One request. Greedy when `temperature` is 0. `max_tokens` counts the answer alone."""
+    """One request. Greedy when `temperature` is 0. `max_tokens` counts the answer alone.
+
+    `opening` is a text whose first token gets `opening_bias` nats (added to its logit) where the answer begins: below 0 the
+    answer begins so less often. An engine that cannot tell the beginning apart may bias that token in the whole answer.
+    """
 
     messages: tuple[Message, ...]
     max_tokens: int = 160
@@ -38,6 +42,8 @@ class ChatRequest:
     top_p: float = 1.0
     seed: int = 0
     tools: tuple[Tool, ...] = ()
+    opening: str = ""
+    opening_bias: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -129,6 +129,9 @@ class LlamaCppEngine:
             "seed": request.seed,
             "stream": True,
         }
+        if request.opening and request.opening_bias:
+            # in the whole answer: a token that begins a sentence is another one inside of it
+            body["logit_bias"] = [[self._template.first_token(request.opening), request.opening_bias]]
         chunks: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
         closed = threading.Event()
 

@@ -56,6 +56,10 @@ class ChatTemplate:
         self._tags = (*self._marks, *(token.content for token in added if not token.special and _TAG.fullmatch(token.content)))
         self.stop_ids = _stop_ids(generation, self._tokenizer.token_to_id(self._variables.get("eos_token", "")))
 
+    def first_token(self, text: str) -> int:
+        """Return the id of the token that an answer with this text begins with."""
+        return int(self._tokenizer.encode(text, add_special_tokens=False).ids[0])
+
     @cached_property
     def has_tools(self) -> bool:
         """Say whether the template shows a model its tools, its own calls as it wrote them, and what they gave back.

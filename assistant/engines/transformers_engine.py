@@ -235,9 +235,11 @@ class TransformersEngine:
 
         source = torch.Generator(device=self._device).manual_seed(request.seed)
         ids, past = prompt, None
-        for _ in range(limit):
+        for place in range(limit):
             with torch.inference_mode():
                 logits, past = self._forward(ids, past, loaded)
+                if place == 0 and request.opening:
+                    logits[self._template.first_token(request.opening)] += request.opening_bias
                 token = _choose(logits, request, source)
             yield token
             ids = [token]

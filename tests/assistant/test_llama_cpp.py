@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -67,6 +68,13 @@ def test_an_answer_comes_in_pieces_and_the_last_one_counts(engine: LlamaCppEngin
 def test_the_token_limit_ends_an_answer_and_says_so(engine: LlamaCppEngine, bare: LlamaCppAdapter) -> None:
     last = list(engine.stream(ask("Write a long story.", max_tokens=7), bare))[-1]
     assert (last.finish_reason, last.completion_tokens) == ("length", 7)
+
+
+def test_an_opening_can_be_made_more_or_less_likely(engine: LlamaCppEngine, bare: LlamaCppAdapter) -> None:
+    plain = ask("What is the capital of France?", max_tokens=1)
+    usual = text_of(engine, plain, bare)
+    assert text_of(engine, replace(plain, opening="Zebras", opening_bias=100.0), bare) not in ("", usual)
+    assert text_of(engine, replace(plain, opening=usual, opening_bias=-100.0), bare) != usual
 
 
 def test_characters_that_span_tokens_come_whole(engine: LlamaCppEngine, bare: LlamaCppAdapter) -> None:

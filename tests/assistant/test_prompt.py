@@ -9,9 +9,9 @@ import pytest
 
 from assistant.hardware import PromptLimits, prompt_limits
 from assistant.library import Library
-from assistant.prompt import INSTRUCTIONS, PromptBuilder
+from assistant.prompt import BIAS_LIMIT, BIAS_POINT, INSTRUCTIONS, Prepared, PromptBuilder, refusal_bias, request_of
 from feedback.errors import QuestionError
-from feedback.records import Message
+from feedback.records import Message, Passage
 from feedback.wording import REFUSAL
 
 
@@ -150,3 +150,22 @@ def test_a_question_asks_the_collection_that_it_names(documents: Library, tmp_pa
     assert {each.collection for each in builder(documents).prepare(question).passages} == {"main", "abroad"}
     asked = builder(documents).prepare(question, collection="abroad")
     assert {each.collection for each in asked.passages} == {"abroad"} and asked.collection == "abroad"
+
+
+def found(score: float, *, by_meaning: bool = True) -> Passage:
+    scores = {"dense": score} if by_meaning else {}
+    return Passage(number=1, document="d", document_version=1, chunk_id=1, title="t", text="x", score=score, scores=scores)
+
+
+def test_the_better_the_best_passage_the_less_likely_a_refusal_begins_within_limits() -> None:
+    scores = (0.1, BIAS_POINT - 0.1, BIAS_POINT, BIAS_POINT + 0.1, 0.9)
+    biases = [refusal_bias([found(0.0), found(score)]) for score in scores]
+    assert biases == sorted(biases, reverse=True) and biases[2] == 0
+    assert max(map(abs, biases)) <= BIAS_LIMIT
+    assert refusal_bias([found(0.9, by_meaning=False)]) == 0 == refusal_bias([])
+
+
+def test_the_engine_is_asked_with_the_bias_of_the_passages() -> None:
+    prepared = Prepared(question="?", messages=(Message(role="user", content="?"),), passages=(found(0.9),))
+    request = request_of(prepared, max_tokens=7)
+    assert (request.opening, request.opening_bias, request.max_tokens) == (REFUSAL, refusal_bias(prepared.passages), 7)

@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,13 @@ def test_closing_a_stream_leaves_the_engine_free(base: BaseModel, engine: Transf
         next(stream)
         stream.close()
     assert "Paris" in text_of(engine, ask(QUESTIONS[0]), bare)
+
+
+def test_an_opening_can_be_made_more_or_less_likely(engine: TransformersEngine, bare: TransformersAdapter) -> None:
+    plain = ask("What is the capital of France?", max_tokens=1)
+    usual = text_of(engine, plain, bare)
+    assert text_of(engine, replace(plain, opening="Zebras", opening_bias=100.0), bare) not in ("", usual)
+    assert text_of(engine, replace(plain, opening=usual, opening_bias=-100.0), bare) != usual
 
 
 def test_characters_that_span_tokens_come_whole(engine: TransformersEngine, bare: TransformersAdapter) -> None:
