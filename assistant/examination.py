@@ -24,7 +24,7 @@ from training.gate import Decision, decide
 from training.looks import count_looks
 from training.measures import by_fact, summarise
 from training.registry import AdapterRegistry
-from training.results import SUITES, figures_of, measured, scored_of
+from training.results import SUITES, figures_of, measured, paired, scored_of
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "xllamacpp", "gguf")
 """Libraries whose version may change an answer or an adapter."""
@@ -123,7 +123,9 @@ def report_of(results: Mapping[str, Mapping[str, Any]], decision: Decision, *, s
         "contestants": dict(results),
         "decision": decision.as_dict(),
         "figures": figures_of(results, seed=seed),
-        "rules": [asdict(rule) for rule in RULES],
+        "rules": [
+            {**asdict(rule), "items": len(paired(results["serving"], results["candidate"], rule.suite)[0])} for rule in RULES
+        ],
     }
 
 

@@ -19,7 +19,7 @@ from assistant.engines.template import ChatTemplate
 from assistant.hardware import PromptLimits
 from assistant.home import Home
 from assistant.models import open_base
-from assistant.prompt import HYBRID_THRESHOLD, passage_of, render
+from assistant.prompt import passage_of, render
 from assistant.retrieval.search import Hit
 from assistant.services import open_library
 from feedback.errors import SettingsError
@@ -46,6 +46,8 @@ EXCHANGED = 0.5
 FOLLOWING = 0.05
 DOUBTED = 0.06
 """Shares of the rows that stand behind an earlier question, and that come once more with somebody doubting the answer."""
+HARD_SCORE = 0.39
+"""Least score of the best passage of a refusal: easier ones teach nothing."""
 HINTED = 0.25
 """Share of the questions that get a wish for the form of the answer, as people add it: what is asked stays in front of it."""
 HINTS = (
@@ -186,7 +188,7 @@ class _Writer:
         gold = self._gold(asked)
         others = [hit for hit in asked.hits if hit.document not in row.sources]
         if gold is None:  # the documents do not answer, or the search does not find the page: as served, that is a refusal
-            if others and max(hit.score for hit in others) >= HYBRID_THRESHOLD:
+            if others and max(hit.score for hit in others) >= HARD_SCORE:
                 yield self._refusal(name, row, others)
             return
         past = self._past(earlier) if earlier is not None and draw.random() < FOLLOWING else ()
@@ -195,7 +197,7 @@ class _Writer:
             yield self._answer(f"{name}/other figures", *changed, [hit for hit in asked.hits if hit is not gold], ())
         if draw.random() < DOUBTED:
             yield self._doubted(f"{name}/doubted", row, gold, asked.hits)
-        if draw.random() < HIDDEN and others and max(hit.score for hit in others) >= HYBRID_THRESHOLD:
+        if draw.random() < HIDDEN and others and max(hit.score for hit in others) >= HARD_SCORE:
             yield self._refusal(f"{name}/hidden", row, others)
 
     def _gold(self, asked: _Asked) -> Hit | None:

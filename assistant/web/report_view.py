@@ -31,6 +31,8 @@ ASKED = {
     "prompts": "general prompts",
     "general": "general answers",
 }
+ALL_NEW = 0.25
+"""Likeness of two answers below which their differences, word by word, tell nothing."""
 NAMES = {"base": "Base", "serving": "In service", "candidate": "Candidate"}
 Answer = Mapping[str, Any]
 
@@ -48,7 +50,7 @@ def examination_page(report: Mapping[str, Any], *, run_id: str, candidate: str, 
             _verdict(report["decision"], names),
             _charts(report.get("figures", {}), names, progress),
             _figures(report.get("figures", {}), contestants, names),
-            _floors(report, _reference(contestants)),
+            _floors(report),
             _answers(contestants, names),
             _absent(contestants, names),
             _objections(contestants, names),
@@ -60,10 +62,16 @@ def examination_page(report: Mapping[str, Any], *, run_id: str, candidate: str, 
 
 
 def diff(before: str, after: str) -> str:
-    """Return `after` as HTML, with the words that `before` has not in <ins>, and those that it alone has in <del>."""
+    """Return `after` as HTML, with the words that `before` has not in <ins>, and those that it alone has in <del>.
+
+    Of an answer that has next to nothing in common with the one before, which stands beside it, all is new.
+    """
     old, new = before.split(), after.split()
+    matcher = SequenceMatcher(None, old, new, autojunk=False)
+    if new and matcher.ratio() < ALL_NEW:
+        return f"<ins>{escape(after)}</ins>"
     parts: list[str] = []
-    for kind, old_from, old_to, new_from, new_to in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+    for kind, old_from, old_to, new_from, new_to in matcher.get_opcodes():
         gone, come = escape(" ".join(old[old_from:old_to])), escape(" ".join(new[new_from:new_to]))
         if kind == "equal":
             parts.append(come)
@@ -141,9 +149,9 @@ def _figures(figures: Mapping[str, Any], contestants: Mapping[str, Any], names: 
     return _section("Figures", _table(heads, rows)) if rows else ""
 
 
-def _floors(report: Mapping[str, Any], reference: str) -> str:
+def _floors(report: Mapping[str, Any]) -> str:
     """Return the floors as the gate read them, and those for which too little was measured on both."""
-    floors, figures = report["decision"].get("floors", ()), report.get("figures", {})
+    floors = report["decision"].get("floors", ())
     heads = ["Measure that may not fall", "Result", "Change", "May fall by", "Items (needed)"]
     rows = [
         [
@@ -158,8 +166,7 @@ def _floors(report: Mapping[str, Any], reference: str) -> str:
     judged = {each["name"] for each in floors}
     for rule in report.get("rules", ()):
         if rule["name"] not in judged:
-            items = figures[rule["suite"]]["candidate_minus"][reference]["items"] if rule["suite"] in figures else 0
-            rows.append([escape(rule["name"]), "not judged", "", f"{rule['margin']:g}", f"{items} ({rule['needed']})"])
+            rows.append([escape(rule["name"]), "not judged", "", f"{rule['margin']:g}", f"{rule['items']} ({rule['needed']})"])
     return _section("Floors", _table(heads, rows)) if rows else ""
 
 

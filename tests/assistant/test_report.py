@@ -121,6 +121,7 @@ def test_the_loss_curve_is_drawn_from_the_progress_of_the_run(tmp_path: Path) ->
     [
         ("It is 9 days.", "It is 12 days.", "It is <del>9</del> <ins>12</ins> days."),
         ("", "New.", "<ins>New.</ins>"),
+        ("No. No. No. No. No. No.", "It is 12 <days>.", "<ins>It is 12 &lt;days&gt;.</ins>"),
         ("Old.", "", "<del>Old.</del>"),
         ("a < b", "a < b", "a &lt; b"),
     ],
