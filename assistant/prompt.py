@@ -25,10 +25,10 @@ INSTRUCTIONS = (
 HISTORY_SHARE = 0.25
 """The largest share of the prompt's tokens that earlier messages may take."""
 
-HYBRID_THRESHOLD, WORDS_THRESHOLD = 0.25, 0.33
+HYBRID_THRESHOLD, WORDS_THRESHOLD = 0.3, 0.33
 """Least score of the best passage, calibrated with and without an encoder (docs/LOG.md): below it no model is called."""
 
-BIAS_SLOPE, BIAS_POINT, BIAS_LIMIT = 8.0, 0.35, 4.0
+BIAS_SLOPE, BIAS_POINT, BIAS_LIMIT = 10.0, 0.4, 4.0
 """How the best passage's score bears on the model's own wish to refuse, in nats: see `refusal_bias`."""
 
 CountTokens = Callable[[Sequence[Message]], int]
