@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from assistant.config import ChatSettings, NightSettings, Settings
+from assistant.console import sample_company
 from assistant.home import Home
 from assistant.library import Library
 from assistant.models import BaseModel
 from assistant.night import _Night
+from assistant.night_rows import seed_questions
 from assistant.night_watch import BEAT_SECONDS, NightEnded, training_progress
 from assistant.progress import Progress
 from assistant.services import Services, engine_context
@@ -151,3 +153,18 @@ def bare_home(home: Home, bare: Services) -> Home:
     bare.home.models.rmdir()
     bare.home.models.symlink_to(home.models)
     return bare.home
+
+
+def test_a_bootstrap_learns_from_no_rating_and_examines_with_a_part_of_what_the_documents_ask(home: Home) -> None:
+    Library(home.documents_db, encoder="none").add_folder(sample_company() / "handbook" / "travel")
+    examples, preferences, questions = a_night(home).bootstrap()
+    made = seed_questions(home, [], absent_share=0, seed=0)
+    assert examples == preferences.pairs == preferences.thumbs == []
+    assert 0 < len(questions) < len(made) / 2 and all(row.answerable for row in questions)
+    facts = {row.fact for row in questions}
+    assert facts.isdisjoint(row.fact for row in seed_questions(home, questions, absent_share=0, seed=0))
+
+
+def test_a_bootstrap_without_documents_is_a_hold_that_says_what_to_add(home: Home) -> None:
+    with pytest.raises(NightEnded, match="documents add FOLDER"):
+        a_night(home).bootstrap()
