@@ -32,8 +32,8 @@ LOW = 160 * 2**20
 """With less than this free a training ends while it still can."""
 PACKED_BYTES = 0.53
 """Bytes of a number in nf4 with doubly quantised constants (Dettmers et al. 2023, section 3)."""
-LOST = 1.1
-"""What the allocator adds."""
+LOST = 1.45
+"""What the allocator loses between pieces, as measured: 1.4 in one step, 1.6 after hundreds of batches of all lengths."""
 _CGROUP = Path("/sys/fs/cgroup")
 
 

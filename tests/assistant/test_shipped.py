@@ -40,7 +40,12 @@ def test_a_home_without_adapters_begins_with_it_once_and_can_go_back_to_the_base
 ) -> None:
     assert install_starter(registry, base) == "v0001"
     assert registry.current() == "v0001" and registry.promotions()[0].reason == REASON
-    check_adapter(AdapterVersion(version="v0001", path=registry.path("v0001")), hf_dir=base.hf_dir, base_sha256=base.sha256)
+    check_adapter(
+        AdapterVersion(version="v0001", path=registry.path("v0001")),
+        hf_dir=base.hf_dir,
+        base_sha256=base.sha256,
+        engine="llama_cpp",
+    )
     assert registry.rollback("admin") == "base"
     assert install_starter(registry, base) is None  # who went back stays there
     assert registry.current() == "base"

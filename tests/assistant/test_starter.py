@@ -97,9 +97,9 @@ def test_the_prompt_is_the_chats_own_and_the_rows_are_the_same_every_time(folder
 
 
 def test_a_few_rows_come_from_as_few_organisations_as_hold_enough_questions(home: Home) -> None:
-    drawn = _drawn(ORGANISATIONS, 200, 0)
-    assert len(drawn) == 2 and sum(map(len, drawn.values())) == 200
-    assert set(_drawn(ORGANISATIONS, 200, 1)) != set(drawn)
+    drawn = _drawn(ORGANISATIONS, 250, 0)
+    assert len(drawn) == 2 and sum(map(len, drawn.values())) == 250
+    assert set(_drawn(ORGANISATIONS, 250, 1)) != set(drawn)
     assert questions_in(ORGANISATIONS) == sum(map(len, _drawn(ORGANISATIONS, None, 0).values())) > 1_200
 
 

@@ -69,7 +69,8 @@ def settings(tmp_path: Path, base_folder: Path) -> Settings:
     rows = [{"id": f"q{n}", "question": f"Sealed {n}?", "answer": str(n), "sources": ["rooms.md"]} for n in range(24)]
     sealed.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return Settings(
-        engine=EngineSettings(base_model=str(base_folder)), night=NightSettings(questions=str(sealed), min_examples=2, seed_share=0, starter_share=0, cron="")
+        engine=EngineSettings(base_model=str(base_folder)),
+        night=NightSettings(questions=str(sealed), min_examples=2, seed_share=0, starter_share=0, cron=""),
     )
 
 
