@@ -91,7 +91,9 @@ def test_the_loop_closes_and_a_running_stream_finishes_on_its_version(
         rate_some(services, 12)
         assert finish(stream(services)).asked.adapter == "base"
 
-        measured = quick_settings.model_copy(update={"night": quick_settings.night.model_copy(update={"perplexity": True})})
+        measured = quick_settings.model_copy(
+            update={"night": quick_settings.night.model_copy(update={"perplexity": True, "general": 2})}
+        )
         first = a_night(home, measured)
         examined = services.examinations.load("r0001")
         assert examined is not None and examined["contestants"]["candidate"]["perplexity"] > 1
