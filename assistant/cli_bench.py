@@ -45,14 +45,40 @@ def bench_serving_command(context: typer.Context, as_json: JsonOption = False) -
 @bench.command("training")
 def bench_training_command(
     context: typer.Context,
-    rows: Annotated[int, typer.Option(min=12, help="Rows that each side trains on, four a step.")] = 40,
+    rows: Annotated[int, typer.Option(min=12, help="Rows of the speeds that each side trains on, four a step.")] = 40,
+    minutes: Annotated[float, typer.Option(min=0, max=60, help="For all of it; 0: the speeds alone.")] = 60,
+    work: Annotated[Path | None, typer.Option(help="Folder of what is measured: a second call with it goes on.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the night's training with a plain SFTTrainer on the same rows."""
+    """Compare the night's training with a plain SFTTrainer: tokens a second, memory, and the time to the same loss."""
     from assistant.bench_training import bench_training_on_sample
 
     home, settings = opened(context)
-    _print(bench_training_on_sample(home, settings, rows=rows), as_json=as_json)
+    figures = bench_training_on_sample(
+        home,
+        settings,
+        rows=rows,
+        minutes=minutes,
+        work=work,
+        tell=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    _print(figures, as_json=as_json)
+
+
+@bench.command("kills")
+def bench_kills_command(
+    kills: Annotated[int, typer.Option(min=1, help="How often the training is killed.")] = 30,
+    seed: Annotated[int, typer.Option(help="Of the random moments.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Kill a training of a tiny model again and again, also while it saves, and compare it with one that was let alone."""
+    import tempfile
+
+    from training.bench_kills import bench_kills
+
+    with tempfile.TemporaryDirectory(prefix="nightschool-bench-") as folder:
+        figures = bench_kills(Path(folder), kills=kills, seed=seed, tell=lambda line: print(line, file=sys.stderr, flush=True))
+    _print(figures, as_json=as_json)
 
 
 @bench.command("night")

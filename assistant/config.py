@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 from assistant.home import Home
 from feedback.errors import SettingsError
 from training.methods import check_combination
-from training.recipe import TRACKERS, Method, Objective
+from training.recipe import TRACKERS, Method, Objective, Schedule
 from training.trackers import not_installed
 
 PREFIX = "NIGHTSCHOOL_"
@@ -145,7 +145,14 @@ class NightSettings(_Section):
     learning_rate: float = Field(default=0, ge=0, description="0: by the method")
     epochs: float = Field(default=3.0, gt=0)
     batch: int = Field(default=4, ge=1)
+    accumulation: int = Field(default=1, ge=1, description="batches behind one step")
+    weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Schedule = Field(default="linear", description="way of the learning rate after the warm-up")
     max_steps: int = Field(default=0, ge=0, description="0: as many as epochs and minutes allow")
+    evaluation_share: float = Field(default=0.0, ge=0, lt=1, description="share of the examples that the loss is measured on")
+    patience: int = Field(default=0, ge=0, description="measurements without a gain after which a training ends; 0: any number")
+    upper_layers: int = Field(default=0, ge=0, description="adapt only so many of the last layers; 0: all")
+    keep_activations: bool = Field(default=False, description="keep what the layers below upper_layers compute")
     seed: int = 0
     report_to: tuple[str, ...] = Field(
         default=(), description="trackers that a training also writes for, into its run folder: tensorboard, trackio, wandb"
@@ -160,6 +167,13 @@ class NightSettings(_Section):
                 "seed_share, starter_share and general_share are {shares} together: at most {most}, the rest is for the ratings",
                 {"shares": shares, "most": MOST_OF_OTHERS},
             )
+        return self
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        for one, other in (("patience", "evaluation_share"), ("keep_activations", "upper_layers")):
+            if getattr(self, one) and not getattr(self, other):
+                raise PydanticCustomError("halves", "{one} needs {other}: set it too", {"one": one, "other": other})
         return self
 
     @field_validator("report_to", mode="before")
@@ -232,7 +246,9 @@ def parse(file: Path, environment: Mapping[str, str]) -> Settings:
     except ValidationError as error:
         raise SettingsError("\n".join(_fault(each, file, values) for each in error.errors())) from error
     kind = settings.engine.kind
-    check_combination(settings.night.method, engine=None if kind == "auto" else kind)
+    check_combination(
+        settings.night.method, engine=None if kind == "auto" else kind, upper_layers=settings.night.upper_layers or None
+    )
     return settings
 
 

@@ -257,6 +257,13 @@ class _Night:
             beta=night.beta,
             preference_rate=night.preference_rate,
             preference_share=night.preference_share,
+            accumulation=night.accumulation,
+            weight_decay=night.weight_decay,
+            schedule=night.schedule,
+            evaluation_share=night.evaluation_share,
+            patience=night.patience,
+            upper_layers=night.upper_layers or None,
+            keep_activations=night.keep_activations,
         )
 
     def start(self) -> str | None:
@@ -264,7 +271,8 @@ class _Night:
         night = self.settings.night
         version = self.registry.current() if night.start_from == "serving" else BASE_VERSION
         if night.start_from == "starter":
-            version = starter_version(self.registry, method=night.method, rank=night.rank) or BASE_VERSION
+            found = starter_version(self.registry, method=night.method, rank=night.rank, upper_layers=night.upper_layers or None)
+            version = found or BASE_VERSION
         if version == BASE_VERSION:
             return None
         self.registry.verify(version)

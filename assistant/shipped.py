@@ -61,10 +61,11 @@ def laid_out_starter(base: BaseModel, target: Path, *, folder: Path = STARTER) -
     return target
 
 
-def starter_version(registry: AdapterRegistry, *, method: str, rank: int) -> str | None:
-    """Return the installed starter adapter from which a training of this method and rank can begin; None without one."""
+def starter_version(registry: AdapterRegistry, *, method: str, rank: int, upper_layers: int | None = None) -> str | None:
+    """Return the installed starter adapter from which a training of this shape can begin; None without one."""
     for row in registry.list():
         recipe = row.manifest.get("recipe") or {}
-        if row.manifest.get("origin") == ORIGIN and (recipe.get("method"), recipe.get("rank")) == (method, rank):
+        shape = (recipe.get("method"), recipe.get("rank"), recipe.get("upper_layers"))
+        if row.manifest.get("origin") == ORIGIN and shape == (method, rank, upper_layers):
             return row.version
     return None

@@ -56,7 +56,7 @@ def bench_training(
             order: tuple[Side, Side] = ("ours", "plain") if turn % 2 == 0 else ("plain", "ours")
             for side in order:
                 folder = Path(scratch) / f"{side}-{turn}"
-                _prepare(folder, base, rows[:needed])
+                write_rows(folder, rows[:needed], Recipe(base=str(base), batch_size=BATCH, epochs=1.0, nice=0))
                 readings[side].append(_measure(side, folder))
                 tell(f"{side}: {_speed(readings[side][-1:]):.0f} tokens/s, {readings[side][-1].peak_mb} MB")
     ours, plain = _speed(readings["ours"]), _speed(readings["plain"])
@@ -75,7 +75,8 @@ def _speed(readings: Sequence[Reading]) -> float:
     return sum(reading.tokens for reading in readings) / sum(reading.seconds for reading in readings)
 
 
-def _prepare(folder: Path, base: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_rows(folder: Path, rows: Sequence[Mapping[str, Any]], recipe: Recipe) -> None:
+    """Make a run folder of these rows and this recipe."""
     from training.curation import Example
     from training.dataset import write_snapshot
 
@@ -93,7 +94,6 @@ def _prepare(folder: Path, base: Path, rows: Sequence[Mapping[str, Any]]) -> Non
         for index, row in enumerate(rows)
     ]
     write_snapshot(examples, folder / "dataset")
-    recipe = Recipe(base=str(base), batch_size=BATCH, epochs=1.0, nice=0)
     (folder / "config.json").write_text(recipe.to_json(), "utf-8")
 
 
@@ -115,7 +115,17 @@ def _run_ours(folder: Path) -> None:
 
 
 def _run_plain(folder: Path) -> None:
-    """Train with TRL's trainer as its documentation shows it: nf4, float32, batch 4, unpacked, no gradient checkpointing."""
+    from training.dataset import read_snapshot
+
+    recipe = Recipe.from_json((folder / "config.json").read_text("utf-8"))
+    plain_trainer(folder, read_snapshot(folder / "dataset"), recipe, callback=_stamp_lines(folder)).train()
+
+
+def plain_trainer(folder: Path, examples: Sequence[Mapping[str, Any]], recipe: Recipe, *, callback: Any) -> Any:
+    """Build TRL's trainer as its documentation shows it: nf4, float32, batch 4, unpacked, no gradient checkpointing.
+
+    Rate, warm-up, epochs, seed and rank are the recipe's.
+    """
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -123,21 +133,22 @@ def _run_plain(folder: Path) -> None:
     from trl import SFTConfig, SFTTrainer
 
     from training.base_model import cast_adapter
-    from training.dataset import read_snapshot
 
-    recipe = Recipe.from_json((folder / "config.json").read_text("utf-8"))
     packing = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.float32
     )
     model = AutoModelForCausalLM.from_pretrained(recipe.base, dtype=torch.float32, quantization_config=packing)
-    rows = [{"prompt": row["prompt"], "completion": row["completion"]} for row in read_snapshot(folder / "dataset")]
+    rows = [{"prompt": row["prompt"], "completion": row["completion"]} for row in examples]
+    steps = recipe.epochs * len(rows) / recipe.batch_size
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(
             output_dir=str(folder / "out"),
             per_device_train_batch_size=recipe.batch_size,
-            num_train_epochs=1,
+            num_train_epochs=recipe.epochs,
             learning_rate=recipe.learning_rate,
+            warmup_steps=max(1, round(recipe.warmup * steps)),
+            seed=recipe.seed,
             gradient_checkpointing=False,
             use_cpu=not torch.cuda.is_available(),
             bf16=False,
@@ -154,8 +165,8 @@ def _run_plain(folder: Path) -> None:
     )
     # TRL's bfloat16 adapter is emulated on processors without those instructions: in float32 the plain side is at its best
     cast_adapter(trainer.model)
-    trainer.add_callback(_stamp_lines(folder))
-    trainer.train()
+    trainer.add_callback(callback)
+    return trainer
 
 
 def _stamp_lines(folder: Path) -> Any:

@@ -6,13 +6,12 @@ anew. Both must end with the same weights. Trainers are forked from a process th
 
 from __future__ import annotations
 
-import contextlib
 import json
 import multiprocessing
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ FURTHEST = 12
 SHARE_IN_SAVES = 0.5
 PATIENCE = 300.0
 """Seconds after which a trainer that reaches nothing is given up."""
-_ROWS, _BATCH = 24, 4
+_ROWS = 24
 
 
 def bench_kills(
@@ -48,15 +47,14 @@ def bench_kills(
         _prepare(run, base, steps=kills * STEPS_EACH, settings=settings or {})
     rng = random.Random(seed)
     resumes = during_save = 0
-    with _libraries() as start:
-        _finish(start(runs[0]), runs[0])
-        tell(f"undisturbed: {kills * STEPS_EACH} steps")
-        for number in range(kills):
-            resumes += newest(runs[1] / "checkpoints") is not None
-            during_save += _kill_one(start(runs[1]), runs[1], rng)
-            tell(f"kill {number + 1} of {kills}: {_steps(runs[1])} steps, {during_save} kills during a save")
+    _finish(forked(run_trainer, str(runs[0])), runs[0])
+    tell(f"undisturbed: {kills * STEPS_EACH} steps")
+    for number in range(kills):
         resumes += newest(runs[1] / "checkpoints") is not None
-        _finish(start(runs[1]), runs[1])
+        during_save += _kill_one(forked(run_trainer, str(runs[1])), runs[1], rng)
+        tell(f"kill {number + 1} of {kills}: {_steps(runs[1])} steps, {during_save} kills during a save")
+    resumes += newest(runs[1] / "checkpoints") is not None
+    _finish(forked(run_trainer, str(runs[1])), runs[1])
     return {
         "kills": kills,
         "resumes": resumes,
@@ -90,39 +88,30 @@ def _prepare(run: Path, base: Path, *, steps: int, settings: Mapping[str, Any]) 
     ]
     write_snapshot(examples, run / "dataset")
     usual: dict[str, Any] = {"compute_dtype": "float32", "dequantised": "keep", "threads": 1, "nice": 0, "rank": 4}
-    recipe = Recipe(
-        base=str(base),
-        batch_size=_BATCH,
-        epochs=steps * _BATCH / _ROWS,
-        checkpoint_seconds=0.1,
-        **{**usual, **settings},
-    )
+    recipe = Recipe(base=str(base), epochs=float(steps), max_steps=steps, checkpoint_seconds=0.1, **{**usual, **settings})
     (run / "config.json").write_text(recipe.to_json(), "utf-8")
 
 
-@contextlib.contextmanager
-def _libraries() -> Iterator[Callable[[Path], BaseProcess]]:
-    """Give a function that starts a trainer on a run folder; no GPU, which a forked process could not use."""
+def forked(target: Callable[..., None], *given: Any) -> BaseProcess:
+    """Start a process in which the trainer's libraries are loaded already; without a GPU, which a forked one could not use."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # which counts what killed ones left behind
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["training.session"])
-
-    def start(run: Path) -> BaseProcess:
-        process = context.Process(target=_train, args=(str(run),), daemon=True)
-        process.start()
-        return process
-
-    yield start
+    process = context.Process(target=target, args=given, daemon=True)
+    process.start()
+    return process
 
 
-def _train(run: str) -> None:
+def run_trainer(run: str) -> None:
+    """Train the run folder `run` and exit with the trainer's code."""
     from training.trainer import main
 
     raise SystemExit(main([run]))
 
 
 def _finish(process: BaseProcess, run: Path) -> None:
-    process.join(PATIENCE + 1.0 * STEPS_EACH * 30)
+    process.join(2 * PATIENCE)
     if process.exitcode != 0:
         process.kill()
         raise RunError(f"The training {run.name} ended with {process.exitcode}: {_reason(run)}")

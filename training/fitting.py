@@ -31,6 +31,11 @@ class Fit:
     plan: Fitted
     present: int
 
+    @property
+    def expected(self) -> int | None:
+        """The bytes that the process should not outgrow; None on a GPU, whose memory is another."""
+        return self.present + self.plan.needed if self.placement.device == "cpu" else None
+
     def figures(self) -> dict[str, Any]:
         """Return what result.json tells of the memory: what was estimated and what was measured, MB."""
         return {**self.plan.figures(present=self.present), "measured_peak_mb": _measured(self.placement.device) // 2**20}

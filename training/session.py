@@ -160,6 +160,7 @@ def _train_stage(session: _Session, stage: Stage, stages: Sequence[Stage], *, be
         held=held,
         before=before,
         after=0 if last else stages[-1].plan.steps,
+        expected_memory=session.fit.expected,
     )
     keepsakes: list[Guard | HeldLoss] = [guard, held] if held else [guard]
     if resumed:

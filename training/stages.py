@@ -24,6 +24,7 @@ class StageRows:
     name: str
     rows: Sequence[Any]
     held: Sequence[Row] = ()
+    places: Sequence[int] = ()  # of `rows` in the snapshot
 
     @property
     def prompt(self) -> Sequence[int]:
@@ -86,7 +87,7 @@ def _examples(run: Path, tokenizer: Any, recipe: Recipe) -> StageRows:
     rows = [encode(example, tokenizer) for example in examples]
     refuse_long(rows, max_length=recipe.max_length)
     trained, held = hold_rows(examples, share=recipe.evaluation_share, seed=recipe.seed)
-    return StageRows(name="sft", rows=[rows[place] for place in trained], held=[rows[place] for place in held])
+    return StageRows(name="sft", rows=[rows[place] for place in trained], held=[rows[place] for place in held], places=trained)
 
 
 def plan_stage(data: StageRows, recipe: Recipe) -> Stage:

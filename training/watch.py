@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import psutil
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from training.budget import Budget
@@ -16,7 +17,7 @@ from training.checkpoints import mark_complete, prune
 from training.disk import Room
 from training.gpu import current_gpu
 from training.held_loss import HeldLoss
-from training.memory import LOW, available
+from training.memory import LOW, available, give_back
 from training.monitor import MachineMonitor
 from training.recipe import Recipe
 
@@ -34,6 +35,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     `stage` names what is trained (sft, dpo or kto). A run of two stages counts its steps on: `before` are the steps of the
     stage that is over, `after` those that are planned for the next one. `held` measures the loss on held-out rows, `room` is the
     disk, and `free_memory` says how many bytes are left: a training that has too few ends while it can still save what it has.
+    A process of more than `expected_memory` bytes gives freed pages back (None: it may grow).
 
     `ended` says why a stage is over: "steps", "minutes", "patience" or "memory"; None while it is not.
     """
@@ -52,6 +54,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         before: int = 0,
         after: int = 0,
         free_memory: Callable[[], int] = available,
+        expected_memory: int | None = None,
     ) -> None:
         self.ended: Literal["steps", "minutes", "patience", "memory"] | None = None
         self.steps = 0
@@ -62,7 +65,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._budget = budget
         self._stop = stop
         self._tokens = tokens
-        self._stage, self._room, self._held, self._free_memory = stage, room, held, free_memory
+        self._stage, self._room, self._held = stage, room, held
+        self._free_memory, self._expected_memory, self._process = free_memory, expected_memory, psutil.Process()
         self._before, self._after = before, after
         self._every = recipe.checkpoint_seconds
         self._saved = time.monotonic()
@@ -118,6 +122,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def _why(self, step: int) -> Literal["steps", "minutes", "memory"] | None:
         if step >= self._budget.steps:
             return "steps" if step >= self._budget.planned else "minutes"
+        if self._expected_memory is not None and self._process.memory_info().rss > self._expected_memory:
+            give_back()
+        if self._free_memory() >= LOW:
+            return None
+        give_back()
         return "memory" if self._free_memory() < LOW else None
 
     def _measure(self, model: Any) -> None:

@@ -105,3 +105,16 @@ def test_shares_that_leave_the_ratings_no_part_are_a_fault_beside_the_others(tmp
     assert "[night]: seed_share, starter_share and general_share are 1.0 together: at most 0.9" in lines[0]
     with pytest.raises(SettingsError, match=r"night\.absent_share = 0\.95"):
         parse(written(tmp_path, "[night]\nabsent_share = 0.95\n"), {})
+
+
+@pytest.mark.parametrize(("one", "other"), [("patience = 3", "evaluation_share"), ("keep_activations = true", "upper_layers")])
+def test_half_of_a_pair_of_training_settings_is_a_fault_that_names_the_other(tmp_path: Path, one: str, other: str) -> None:
+    name = one.partition(" ")[0]
+    with pytest.raises(SettingsError, match=rf"{name} needs {other}: set it too"):
+        parse(written(tmp_path, f"[night]\n{one}\n"), {})
+    assert parse(written(tmp_path, f"[night]\n{one}\n{other} = {'0.1' if other == 'evaluation_share' else '4'}\n"), {})
+
+
+def test_upper_layers_of_a_method_without_layers_are_refused_with_the_file(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no adapted layers to choose from: leave upper_layers = 4 out"):
+        parse(written(tmp_path, "[night]\nmethod = 'full'\nupper_layers = 4\n[engine]\nkind = 'transformers'\n"), {})

@@ -57,6 +57,7 @@ def test_a_training_begins_from_it_only_where_method_and_rank_are_its_own(regist
     assert starter_version(registry, method="qlora", rank=16) == "v0001"
     assert starter_version(registry, method="qlora", rank=8) is None
     assert starter_version(registry, method="dora", rank=16) is None
+    assert starter_version(registry, method="qlora", rank=16, upper_layers=10) is None
 
 
 def test_another_base_model_does_not_get_it(registry: AdapterRegistry, base: BaseModel) -> None:

@@ -89,7 +89,7 @@ def test_a_checkpoint_that_the_disk_does_not_take_is_left_out_and_the_adapter_is
 
 
 def test_a_training_short_of_memory_saves_what_it_has_and_says_so(tmp_path: Path) -> None:
-    left = iter([LOW + 1, LOW - 1])
+    left = iter([LOW + 1, LOW - 1, LOW - 1])
     watch = Watch(
         tmp_path,
         Budget(steps=10, minutes=None, started=0.0, warmup=0.1),
