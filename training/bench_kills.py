@@ -24,7 +24,6 @@ STEPS_EACH = 24
 """Steps planned for each kill, so that the training is not over before the last one."""
 FURTHEST = 12
 """A start is killed after at most so many steps more, and what a random wait brings."""
-SHARE_IN_SAVES = 0.5
 PATIENCE = 300.0
 """Seconds after which a trainer that reaches nothing is given up."""
 _ROWS = 24
@@ -51,7 +50,7 @@ def bench_kills(
     tell(f"undisturbed: {kills * STEPS_EACH} steps")
     for number in range(kills):
         resumes += newest(runs[1] / "checkpoints") is not None
-        during_save += _kill_one(forked(run_trainer, str(runs[1])), runs[1], rng)
+        during_save += _kill_one(forked(run_trainer, str(runs[1])), runs[1], rng, in_save=number % 2 == 0)
         tell(f"kill {number + 1} of {kills}: {_steps(runs[1])} steps, {during_save} kills during a save")
     resumes += newest(runs[1] / "checkpoints") is not None
     _finish(forked(run_trainer, str(runs[1])), runs[1])
@@ -117,14 +116,17 @@ def _finish(process: BaseProcess, run: Path) -> None:
         raise RunError(f"The training {run.name} ended with {process.exitcode}: {_reason(run)}")
 
 
-def _kill_one(process: BaseProcess, run: Path, rng: random.Random) -> bool:
-    """Kill a trainer after a checkpoint of its own and a random number of steps; return whether a save was cut in two."""
+def _kill_one(process: BaseProcess, run: Path, rng: random.Random, *, in_save: bool) -> bool:
+    """Kill a trainer after a checkpoint of its own and a random number of steps; return whether a save was cut in two.
+
+    With `in_save` the moment is sought while a checkpoint is being written.
+    """
     checkpoints = run / "checkpoints"
     wanted = _steps(run) + rng.randint(1, FURTHEST)
     _wait(process, run, lambda: _steps(run) >= wanted)
-    if rng.random() < SHARE_IN_SAVES:
+    if in_save:
         _wait(process, run, lambda: bool(_half(checkpoints)))
-        time.sleep(rng.uniform(0, 0.02))
+        time.sleep(rng.uniform(0, 0.01))
     else:
         time.sleep(rng.uniform(0, 0.1))
     process.kill()

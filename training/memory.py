@@ -8,6 +8,7 @@
                              DoRA: 6 hidden + 4 keys + 4 inner more  (what its products give, twice)
                          recomputed (gradient checkpointing): 1 hidden a layer, and one layer as above
          + passing       per token, 4 hidden + 4 inner: what the layer at work holds beside that
+         + beside        200 MB: buffers of the libraries, and what loading leaves behind
          + scores        labelled tokens * vocabulary * 12: scores, probabilities and their gradients in float32
 
 Counted in the forwards that are used here (training.fast_lora, transformers' llama); activations and passing are taken 1.6
@@ -37,6 +38,7 @@ PACKED_BYTES = 0.53
 """Bytes of a number in nf4 with doubly quantised constants (Dettmers et al. 2023, section 3)."""
 LOST = 1.6
 """What the allocator takes for a byte of activations, as measured on a CPU: 1.4 to 1.6 in one step."""
+BESIDE = 200 * 2**20
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -154,6 +156,7 @@ def needs(shape: Shape, load: Load) -> dict[str, int]:
         "activations": int(LOST * load.tokens * each * narrow),
         "passing": int(LOST * load.tokens * 4 * (shape.hidden + shape.inner) * narrow),
         "scores": load.batch_size * load.copies * load.answer * shape.vocabulary * 12,
+        "beside": BESIDE,
         "loading": 2 * dense if load.keep else dense + packed,
     }
 

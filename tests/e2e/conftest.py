@@ -60,6 +60,7 @@ def quick_settings() -> Settings:
             side_by_side=False,
             examination=9,
             starter_share=0,
+            seed_share=0,
             questions=str(data / "questions" / "sealed.jsonl"),
         ),
     )

@@ -92,7 +92,7 @@ def test_the_loop_closes_and_a_running_stream_finishes_on_its_version(
         assert finish(stream(services)).asked.adapter == "base"
 
         measured = quick_settings.model_copy(
-            update={"night": quick_settings.night.model_copy(update={"perplexity": True, "general": 2})}
+            update={"night": quick_settings.night.model_copy(update={"perplexity": True, "general": 2, "seed_share": 0.25})}
         )
         first = a_night(home, measured)
         examined = services.examinations.load("r0001")
@@ -242,7 +242,7 @@ def test_a_scheduled_night_outlives_a_killed_server_and_the_next_start_says_so(r
         rated_home.settings.write_text(text.replace('cron = "* * * * *"', 'cron = ""'), encoding="utf-8")
         again = start_server(rated_home, port)
         assert f"Night {run.id}" in said_until_open(again)
-        ended = wait_for(lambda: ledger.run(run.id).outcome and ledger.run(run.id), 240)
+        ended = wait_for(lambda: ledger.run(run.id).outcome and ledger.run(run.id), 420)
         assert ended.outcome == "succeeded" and ended.verdict in ("PROMOTE", "HOLD", "REJECT")
         registry = AdapterRegistry(rated_home.db, rated_home.adapters)
         assert registry.current() == ("v0001" if ended.verdict == "PROMOTE" else "base")
