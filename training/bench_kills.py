@@ -126,7 +126,7 @@ def _kill_one(process: BaseProcess, run: Path, rng: random.Random, *, in_save: b
     _wait(process, run, lambda: _steps(run) >= wanted)
     if in_save:
         _wait(process, run, lambda: bool(_half(checkpoints)))
-        time.sleep(rng.uniform(0, 0.01))
+        time.sleep(rng.uniform(0, 0.003))
     else:
         time.sleep(rng.uniform(0, 0.1))
     process.kill()
@@ -142,7 +142,7 @@ def _wait(process: BaseProcess, run: Path, reached: Callable[[], bool]) -> None:
         if not process.is_alive() or time.monotonic() > end:
             process.kill()
             raise RunError(f"The training {run.name} ended ({process.exitcode}) before it could be killed: {_reason(run)}")
-        time.sleep(0.002)
+        time.sleep(0.001)
 
 
 def _half(checkpoints: Path) -> list[Path]:
