@@ -7,15 +7,14 @@ is kept in the work folder once it is measured, and a training that was stopped 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from assistant.bench_training import completion_of
+from assistant.bench_training import lessons
 from assistant.config import Settings
 from assistant.demo import in_turns
 from assistant.engines.base import BASE_VERSION, Engine
@@ -26,9 +25,7 @@ from assistant.models import BaseModel
 from assistant.prompt import Prepared
 from assistant.services import engine_context, open_engine, open_prompts
 from assistant.shipped import laid_out_starter
-from feedback.errors import RunError
-from training.curation import Example
-from training.dataset import write_snapshot
+from training.bench import in_own_process, write_rows
 from training.heldout import sample_by_fact
 from training.interval import paired_bootstrap
 from training.measures import by_fact
@@ -69,14 +66,14 @@ def bench_curve(
             library, prompts = open_prompts(Home(Path(scratch)), settings, engine)
             library.add_folder(documents)
             asked = [(row, prompts.prepare(row.question)) for row in rows]
-            lessons = _lessons([(row, prompts.prepare(row.question)) for row in in_turns(load_questions(practice))])
+            taught = list(lessons((row, prompts.prepare(row.question)) for row in in_turns(load_questions(practice))))
         for count in (0, *sorted(points)):
             kept = work / str(count) / "examined.json"
             if not kept.exists():
-                trained = _train(kept.parent, base, settings, lessons[:count], start) if count else (start, 0.0)
+                trained = _train(kept.parent, base, settings, taught[:count], start) if count else (start, 0.0)
                 found = _examined(engine, asked, *trained, max_tokens=settings.chat.max_tokens)
                 kept.parent.mkdir(parents=True, exist_ok=True)
-                kept.write_text(json.dumps({**found, "examples": min(count, len(lessons))}), "utf-8")
+                kept.write_text(json.dumps({**found, "examples": min(count, len(taught))}), "utf-8")
             results[count] = json.loads(kept.read_text("utf-8"))
             tell(f"{count} examples: score {results[count]['summary']['score']:.3f}")
     finally:
@@ -89,20 +86,6 @@ def bench_curve(
     }
 
 
-def _lessons(prepared: Sequence[Pair]) -> list[Example]:
-    """Return what an employee's corrections of these questions would teach."""
-    found: list[Example] = []
-    for row, one in prepared:
-        completion = completion_of(row, [passage.document for passage in one.passages])
-        if completion and not one.refused:
-            found.append(
-                Example(
-                    id=row.id, prompt=one.messages, completion=completion, source="correction", turn_id="", user_id="", weight=1.0
-                )
-            )
-    return found
-
-
 def _examined(engine: Engine, asked: Sequence[Pair], folder: Path | None, minutes: float, *, max_tokens: int) -> dict[str, Any]:
     """Return the answers of what a training left in `folder` (None: the bare base), with the minutes that it took."""
     version = f"after-{folder.parent.name}" if folder else BASE_VERSION
@@ -111,12 +94,9 @@ def _examined(engine: Engine, asked: Sequence[Pair], folder: Path | None, minute
 
 
 def _train(
-    folder: Path, base: BaseModel, settings: Settings, lessons: Sequence[Example], start: Path | None
+    folder: Path, base: BaseModel, settings: Settings, rows: Sequence[Mapping[str, Any]], start: Path | None
 ) -> tuple[Path, float]:
-    """Train on the lessons in a run folder; returns the adapter's folder and the minutes it took."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "dataset" / "card.json").exists():
-        write_snapshot(lessons, folder / "dataset")
+    """Train on the rows in a run folder; returns the adapter's folder and the minutes it took."""
     recipe = Recipe(
         base=str(base.hf_dir),
         base_name=base.name,
@@ -126,11 +106,12 @@ def _train(
         threads=cores(),
         nice=0,
     )
-    (folder / "config.json").write_text(recipe.to_json(), "utf-8")
+    if not (folder / "config.json").exists():  # else it was stopped, and goes on
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        write_rows(folder, rows, recipe)
     started = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "training.trainer", str(folder)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RunError(f"The training on {len(lessons)} examples failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+    in_own_process(f"The training on {len(rows)} examples", "training.trainer", str(folder))
     return folder / "adapter", (time.monotonic() - started) / 60
 
 

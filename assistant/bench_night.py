@@ -25,9 +25,7 @@ from assistant.home import Home
 from assistant.models import BaseModel, open_base
 from assistant.services import Services, open_services
 from feedback.errors import EngineError, RunError
-from feedback.records import Message
-from training.curation import Example
-from training.dataset import write_snapshot
+from training.bench import write_rows
 from training.questions import load_questions
 from training.recipe import Recipe
 
@@ -82,22 +80,7 @@ def _first_tokens(services: Services, questions: Sequence[str]) -> list[float]:
 @contextmanager
 def _training(folder: Path, base: BaseModel, rows: Sequence[dict[str, Any]]) -> Iterator[None]:
     """Train on the rows while the block runs; it begins with the first step done."""
-    examples = [
-        Example(
-            id=f"e{number}",
-            prompt=tuple(Message(**message) for message in row["prompt"]),
-            completion=row["completion"][0]["content"],
-            source="correction",
-            turn_id=f"t{number}",
-            user_id="bench",
-            weight=1.0,
-        )
-        for number, row in enumerate(rows)
-    ]
-    folder.mkdir()
-    write_snapshot(examples, folder / "dataset")
-    recipe = Recipe(base=str(base.hf_dir), base_name=base.name, epochs=100.0, threads=cores())
-    (folder / "config.json").write_text(recipe.to_json(), encoding="utf-8")
+    write_rows(folder, rows, Recipe(base=str(base.hf_dir), base_name=base.name, epochs=100.0, threads=cores()))
     with (folder / "trainer.log").open("wb") as log:
         trainer = subprocess.Popen([sys.executable, "-m", "training.trainer", str(folder)], stdout=log, stderr=log)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from assistant.console import sample_company
 from assistant.demo import in_turns
 from assistant.home import Home
 from assistant.models import open_base
+from assistant.prompt import Prepared
 from assistant.services import open_engine, open_prompts
 from feedback.wording import REFUSAL
 from training.bench import BATCH, WARM_STEPS, bench_training
@@ -69,15 +70,7 @@ def sample_rows(home: Home, settings: Settings, *, rows: int) -> list[dict[str, 
             library.add_folder(data / "handbook")
             found: list[dict[str, Any]] = []
             for row in in_turns(load_questions(data / "questions" / "practice.jsonl")):
-                prepared = prompts.prepare(row.question)
-                completion = completion_of(row, [passage.document for passage in prepared.passages])
-                if completion and not prepared.refused:
-                    found.append(
-                        {
-                            "prompt": [message.as_dict() for message in prepared.messages],
-                            "completion": [{"role": "assistant", "content": completion}],
-                        }
-                    )
+                found.extend(lessons([(row, prompts.prepare(row.question))]))
                 if len(found) == rows:
                     break
             return found
@@ -85,7 +78,19 @@ def sample_rows(home: Home, settings: Settings, *, rows: int) -> list[dict[str, 
         engine.close()
 
 
-def completion_of(row: QuestionRow, given: list[str]) -> str:
+def lessons(prepared: Iterable[tuple[QuestionRow, Prepared]]) -> Iterator[dict[str, Any]]:
+    """Yield what corrections of these questions would teach, where a model was asked and the page was found."""
+    for row, one in prepared:
+        completion = _completion(row, [passage.document for passage in one.passages])
+        if completion and not one.refused:
+            yield {
+                "id": row.id,
+                "prompt": [message.as_dict() for message in one.messages],
+                "completion": [{"role": "assistant", "content": completion}],
+            }
+
+
+def _completion(row: QuestionRow, given: list[str]) -> str:
     """Return what a question should have been answered: the value with its citation, or the refusal; "" when it is not given."""
     if not row.answerable:
         return REFUSAL

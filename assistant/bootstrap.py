@@ -1,7 +1,7 @@
-"""`nightschool bootstrap`: an adapter from documents alone, before anybody has rated anything.
+"""`nightschool bootstrap --starter`: the adapter that ships, made from organisations that exist for it alone.
 
-The starter adapter, which ships, is made here too, from organisations that exist for it alone: one command that goes on where
-it was stopped, and gives the same adapter on the same machine.
+One command that goes on where it was stopped, and gives the same adapter on the same machine. Without --starter a night learns
+from a company's own documents: `assistant.night`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any
@@ -20,23 +19,23 @@ from assistant.examination import LIBRARIES
 from assistant.hardware import cores
 from assistant.home import Home
 from assistant.models import BaseModel, open_base
+from assistant.night_watch import Show, training_progress
 from assistant.progress import Progress
 from assistant.services import engine_context
-from assistant.starter import LIMITS, starter_rows
+from assistant.starter import LIMITS, ORGANISATIONS, starter_rows
 from feedback.errors import AdapterError, RunError
 from training.dataset import open_snapshot, write_snapshot
 from training.durable import sync
 from training.general import general_examples
 from training.recipe import Recipe
+from training.trainer import told_reason
 
 LARGEST_MB = 10
 """The starter adapter may not be larger than this: it ships with the project."""
 EPOCHS, LEARNING_RATE, RANK = 0.6, 5e-4, 16
 
-Show = Callable[[Progress], None]
 
-
-def make_starter(home: Home, settings: Settings, *, organisations: Path, work: Path, out: Path, show: Show) -> dict[str, Any]:
+def make_starter(home: Home, settings: Settings, *, work: Path, out: Path, show: Show) -> dict[str, Any]:
     """Train the starter adapter on the organisations' questions and write it to `out`; returns its card.
 
     `work` is the run folder: a second call with it goes on from the rows and the checkpoint that are there. Raises RunError
@@ -51,7 +50,7 @@ def make_starter(home: Home, settings: Settings, *, organisations: Path, work: P
             left = (time.monotonic() - started) / max(done, 1) * (total - done)
             show(Progress(stage="Searching", share=done / total, detail=f"{done}/{total} questions", eta_s=left))
 
-        rows = starter_rows(organisations, home, settings, tell=tell)
+        rows = starter_rows(ORGANISATIONS, home, settings, tell=tell)
         write_snapshot([*rows, *general_examples()], work / "dataset", notes={"limits": str(LIMITS)})
     recipe = starter_recipe(base, settings)
     (work / "config.json").write_text(recipe.to_json(), "utf-8")
@@ -82,25 +81,15 @@ def _train(work: Path, show: Show) -> None:
         try:
             while process.poll() is None:
                 time.sleep(1)
-                _show_step(work / "progress.jsonl", show)
+                if (step := training_progress(work)) is not None:
+                    show(step)
         finally:
             process.terminate()
             process.wait()
     if not (work / "adapter").is_dir():
-        try:
-            reason = json.loads((work / "result.json").read_text("utf-8"))["reason"]
-        except (OSError, ValueError, KeyError):
-            reason = "it left no result"
-        raise RunError(f"The training in {work} did not end ({reason}): run the command again, it goes on from its checkpoint.")
-
-
-def _show_step(progress: Path, show: Show) -> None:
-    try:
-        data = json.loads(progress.read_text("utf-8").splitlines()[-1])
-        detail = f"step {data['step']}/{data['steps']}, loss {data['loss']:.3f}, {data['tokens_s']:.0f} tokens/s"
-        show(Progress(stage="Training", share=data["step"] / data["steps"], detail=detail, eta_s=data["eta_s"]))
-    except (OSError, ValueError, KeyError, IndexError):
-        return
+        raise RunError(
+            f"The training in {work} did not end ({told_reason(work)}): run the command again, it goes on from its checkpoint."
+        )
 
 
 def pack(work: Path, base: BaseModel, recipe: Recipe, out: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,7 +12,7 @@ from assistant.cli_bench import bench
 from assistant.cli_documents import AnyCollectionOption, documents
 from assistant.cli_examine import examine
 from assistant.cli_tables import adapters, feedback_commands, runs, users
-from assistant.console import JsonOption, announce_import, bring_starter, emit, opened, sample_company
+from assistant.console import JsonOption, announce_import, bring_starter, emit, opened
 from feedback.errors import NightschoolError
 
 if TYPE_CHECKING:
@@ -126,8 +126,7 @@ def bootstrap(
     announce_import(home, settings)
     with NightBar() as bar:
         if starter is not None and work is not None:
-            folder = sample_company() / "starter"
-            emit(make_starter(home, settings, organisations=folder, work=work, out=starter, show=bar.show))
+            emit(make_starter(home, settings, work=work, out=starter, show=bar.show))
             return
         report = run_night(home, settings, slot="", requested_by="bootstrap", progress=bar.show, from_ratings=False)
     _tell(report, as_json=as_json)
@@ -149,9 +148,9 @@ def demo(
         Path | None, typer.Option(help="Play it in this (empty) home and keep it, instead of a throw-away one.")
     ] = None,
     start: Annotated[
-        str, typer.Option(help="What serves at first: the starter adapter that ships, or the bare base.")
+        Literal["starter", "base"], typer.Option(help="What serves at first: the starter adapter that ships, or the bare base.")
     ] = "starter",
-    objective: Annotated[str, typer.Option(help="How the night learns: sft, sft+kto or sft+dpo.")] = "sft",
+    objective: Annotated[Literal["sft", "sft+kto", "sft+dpo"], typer.Option(help="How the night learns.")] = "sft",
     as_json: JsonOption = False,
 ) -> None:
     """Play the whole story in a throw-away home: ask, rate, correct, learn, examine, and show before and after."""
@@ -161,10 +160,6 @@ def demo(
         raise typer.BadParameter(f"the demo plays in a home of its own: use --keep {context.obj} to choose it, not --home")
     if (documents is None) != (questions is None):
         raise typer.BadParameter("--documents and --questions go together")
-    if start not in ("starter", "base"):
-        raise typer.BadParameter(f"{start!r} is no start: choose starter or base")
-    if objective not in ("sft", "sft+kto", "sft+dpo"):
-        raise typer.BadParameter(f"{objective!r} is no objective: choose sft, sft+kto or sft+dpo")
     if minutes is None:
         minutes = 10.0 if quick else 30.0
     story = Story(
@@ -173,8 +168,8 @@ def demo(
         split_by=split_by,
         minutes=minutes,
         keep=keep,
-        start="starter" if start == "starter" else "base",
-        objective="sft+kto" if objective == "sft+kto" else "sft+dpo" if objective == "sft+dpo" else "sft",
+        start=start,
+        objective=objective,
     )
     result = play(story)
     if as_json:

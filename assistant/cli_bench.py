@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -186,7 +186,7 @@ def bench_curve_command(
     work: Annotated[Path, typer.Option(help="Folder of the trainings: a second call with it goes on where the first stopped.")],
     points: Annotated[str, typer.Option(help="Numbers of examples, with commas.")] = "25,50,100,200,400",
     limit: Annotated[int, typer.Option(min=10, help="Most sealed questions.")] = 60,
-    start: Annotated[str, typer.Option(help="What the trainings begin from: base or starter.")] = "starter",
+    start: Annotated[Literal["starter", "base"], typer.Option(help="What the trainings begin from.")] = "starter",
     picture: Annotated[Path | None, typer.Option(help="Also draw the curve into this SVG file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -196,8 +196,6 @@ def bench_curve_command(
 
     if not all(each.strip().isdigit() and int(each) for each in points.split(",")):
         raise typer.BadParameter(f"{points!r} is no list of numbers: write 25,50,100 for example")
-    if start not in ("base", "starter"):
-        raise typer.BadParameter(f"{start!r} is no start: choose base or starter")
     home, settings = opened(context)
     data = sample_company()
     figures = bench_curve(

@@ -12,7 +12,9 @@ from typing import Any
 
 from assistant.config import NightSettings, Settings
 from assistant.documents.store import DocumentStore
+from assistant.engines.base import BASE_VERSION
 from assistant.examination_plan import Sizes, load_texts
+from assistant.examiner import Contestant
 from assistant.grounding import SETTLING
 from assistant.hardware import cores
 from assistant.home import Home
@@ -31,6 +33,14 @@ LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "xllamacpp"
 CONTESTANTS = ("base", "serving", "candidate")
 
 Results = dict[str, dict[str, Any]]
+
+
+def contestant(registry: AdapterRegistry, name: str, version: str) -> Contestant:
+    """Return a version of the registry (or "base") under the name by which it is examined. Raises AdapterError."""
+    if version == BASE_VERSION:
+        return Contestant(name=name, version=version, folder=None)
+    registry.verify(version)
+    return Contestant(name=name, version=version, folder=registry.path(version))
 
 
 def answers_key(home: Home, settings: Settings, base: BaseModel, version: str, *, questions: Path, sizes: Sizes) -> str:
@@ -65,7 +75,11 @@ def objected_in(kept: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def on_common_ground(results: Mapping[str, Mapping[str, Any]]) -> Results:
-    """Leave only questions that every contestant answered: an earlier night may have sampled fewer. Summaries follow."""
+    """Leave only questions that every contestant answered: an earlier night may have sampled fewer. Summaries follow.
+
+    Where nothing but the base serves, its results are those of what serves too.
+    """
+    results = {name: results[name] if name in results else results["base"] for name in CONTESTANTS}
     domain = _common([result["answers"] for result in results.values()])
     absent = _common([result["suites"]["unanswerable"] for result in results.values()])
     common: Results = {}

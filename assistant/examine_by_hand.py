@@ -9,16 +9,9 @@ from typing import Any
 
 from assistant.config import NightSettings, Settings
 from assistant.engines.base import BASE_VERSION
-from assistant.examination import (
-    CONTESTANTS,
-    answers_key,
-    decision_of,
-    kept_answers,
-    objected_in,
-    on_common_ground,
-)
+from assistant.examination import answers_key, contestant, decision_of, kept_answers, objected_in, on_common_ground
 from assistant.examination_plan import Sizes, plan, write_plan
-from assistant.examiner import Contestant, Request, Show, examine
+from assistant.examiner import Request, Show, examine
 from assistant.home import Home
 from assistant.models import open_base
 from feedback.errors import SettingsError
@@ -48,7 +41,7 @@ def examine_by_hand(
     rows = load_questions(file)
     sizes = sizes_by_hand(settings.night, questions=len(rows), limit=limit)
     base, registry = open_base(home.models, settings.engine.base_model), AdapterRegistry(home.db, home.adapters)
-    contestants = {name: _contestant(registry, name, version) for name, version in _versions(adapter, against).items()}
+    contestants = {name: contestant(registry, name, version) for name, version in _versions(adapter, against).items()}
     store = ExaminationStore(home.db)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "questions.jsonl"
@@ -67,8 +60,7 @@ def examine_by_hand(
             for name, result in found["contestants"].items():
                 store.keep(keys[name], result)
                 results[name] = result
-    results.setdefault("serving", results["base"])
-    common = on_common_ground({name: results[name] for name in CONTESTANTS})
+    common = on_common_ground(results)
     decision = decision_of(common, settings.night)
     return {
         "adapter": adapter,
@@ -101,10 +93,3 @@ def _versions(adapter: str, against: str) -> dict[str, str]:
     """Return who is examined, by name; the base is, whoever else is."""
     others = {"serving": against} if against != BASE_VERSION else {}
     return {"base": BASE_VERSION, **others, "candidate": adapter}
-
-
-def _contestant(registry: AdapterRegistry, name: str, version: str) -> Contestant:
-    if version == BASE_VERSION:
-        return Contestant(name=name, version=version, folder=None)
-    registry.verify(version)
-    return Contestant(name=name, version=version, folder=registry.path(version))

@@ -7,7 +7,6 @@ run folder, retrieves from the documents' index, and writes `examination.json`. 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 import time
@@ -34,12 +33,12 @@ from assistant.examination_plan import (
     sampled,
 )
 from assistant.home import Home
+from assistant.progress import counts_into
 from assistant.prompt import Prepared, PromptBuilder
 from assistant.services import open_engine, open_prompts
 from assistant.suites import Judged, Objections, Pair, Tick, answer_all, as_data, write_on
-from feedback.errors import NightschoolError
 from training.measures import summarise
-from training.parent import end_with_parent
+from training.parent import run_child
 from training.questions import QuestionRow
 
 PERPLEXITY_SAMPLE = 48
@@ -263,7 +262,7 @@ def examine(request: Request, folder: Path, *, show: Show | None = None) -> dict
             request=request,
             asked=read_plan(folder / "questions.jsonl"),
             texts=texts,
-            show=show or _to_file(folder / "examination.progress"),
+            show=show or counts_into(folder / "examination.progress"),
         )
         results = {contestant.name: examination.examine(contestant) for contestant in request.contestants}
         engine_name = engine.name
@@ -330,26 +329,16 @@ def _gold_passage(row: QuestionRow, prepared: Prepared) -> int | None:
     return next((passage.number for passage in prepared.passages if passage.document in row.sources), None)
 
 
-def _to_file(path: Path) -> Show:
-    def show(done: int, total: int) -> None:
-        path.write_text(json.dumps({"done": done, "total": total}), encoding="utf-8")
-
-    return show
-
-
 def main(folder: Path, parent: int | None = None) -> int:
     """Examine as `folder`/examine.json says, for the night with the process id `parent`; write examination.json in one step."""
-    end_with_parent(parent)
-    os.nice(10)
-    try:
+
+    def work() -> None:
         result = examine(Request.from_json((folder / "examine.json").read_text(encoding="utf-8")), folder)
-    except NightschoolError as error:
-        print(error, file=sys.stderr)
-        return 1
-    temporary = folder / "examination.json.tmp"
-    temporary.write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
-    temporary.replace(folder / "examination.json")
-    return 0
+        temporary = folder / "examination.json.tmp"
+        temporary.write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
+        temporary.replace(folder / "examination.json")
+
+    return run_child(work, parent)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from assistant.examination import (
     CONTESTANTS,
     LIBRARIES,
     answers_key,
+    contestant,
     decision_of,
     kept_answers,
     looks_at,
@@ -198,7 +199,7 @@ class _Night:
         if not sealed:
             examples, questions = hold_out(curated.examples, {each.turn.id: each.turn for each in rated})
         guards["sealed_questions"] = [row.question for row in questions]
-        preferences = preference_rows(rated, examples, curated.refusals, objective=self.recipe().objective, **guards)
+        preferences = preference_rows(rated, examples, curated.refusals, objective=night.objective, **guards)
         self.ledger.record_curation(self.run_id, curated.examples, preferences.refusals)
         if len(examples) < night.min_examples:
             raise NightEnded(
@@ -290,12 +291,11 @@ class _Night:
         questions = self.folder / "questions.jsonl"
         write_plan(questions, asked)
         contestants = {
-            "base": Contestant(name="base", version=BASE_VERSION, folder=None),
+            "base": contestant(self.registry, "base", BASE_VERSION),
             "candidate": Contestant(name="candidate", version="candidate", folder=self.folder / "adapter"),
         }
         if serving != BASE_VERSION:
-            self.registry.verify(serving)
-            contestants["serving"] = Contestant(name="serving", version=serving, folder=self.registry.path(serving))
+            contestants["serving"] = contestant(self.registry, "serving", serving)
         night, sizes = self.settings.night, sizes_of(self.settings.night)
         keys = {
             name: answers_key(self.home, self.settings, self.base, each.version, questions=questions, sizes=sizes)
@@ -318,9 +318,7 @@ class _Night:
         for name, key in keys.items():
             if name in found:
                 self.examinations.keep(key, found[name])
-        results: dict[str, Any] = {**kept, **found}
-        results.setdefault("serving", results["base"])
-        return on_common_ground({name: results[name] for name in CONTESTANTS})
+        return on_common_ground({**kept, **found})
 
     def decide(self, results: Mapping[str, Any]) -> Decision:
         """Let the gate decide over the facts, with the floors of the other suites."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
 import sys
 from collections.abc import Callable, Sequence
@@ -23,20 +22,20 @@ from assistant.engines.select import has_cuda
 from assistant.engines.template import ChatTemplate
 from assistant.home import Home
 from assistant.models import open_base
+from assistant.progress import counts_into
 from assistant.prompt import Prepared, PromptBuilder
 from assistant.services import engine_context, limits_for, open_library
 from assistant.shipped import is_for
 from assistant.starter import ORGANISATIONS, questions_in, starter_rows
-from feedback.errors import NightschoolError
 from feedback.records import Message, Passage
 from feedback.support import best_support, content, shown
 from feedback.values import fold, states_value
 from feedback.wording import REFUSAL
-from training.curation import WEIGHTS, Example, Source
+from training.curation import Example, unrated
 from training.dataset import mix, rows_wanted
 from training.example_checks import near_sealed
 from training.general import general_examples
-from training.parent import end_with_parent
+from training.parent import run_child
 from training.questions import QuestionRow
 from training.seeds import PER_PAGE, Page, absent_rows, seed_rows
 
@@ -87,7 +86,7 @@ def night_rows(
         if line:
             data = json.loads(line)
             prompt = tuple(Message(**message) for message in data["prompt"])
-            found[data["source"]].append(_example(data["id"], prompt, data["completion"], data["source"]))
+            found[data["source"]].append(unrated(data["id"], prompt, data["completion"], data["source"]))
     return mix(examples, found, shares_of(settings), max_rows=max_rows, seed=night.seed)
 
 
@@ -142,7 +141,7 @@ def seed_examples(
         prepared = prompts.prepare(row.question, collection=row.collection, hidden=() if row.answerable else (row.near_miss,))
         completion = _completion(row, prepared)
         if completion and count((*prepared.messages, Message(role="assistant", content=completion))) <= most:
-            examples.append(_example(row.id, prepared.messages, completion, "seed"))
+            examples.append(unrated(row.id, prepared.messages, completion, "seed"))
             tell(len(examples), wanted)
     return examples
 
@@ -182,10 +181,6 @@ def _gives_away(row: QuestionRow, held_out: Sequence[QuestionRow], folded: Seque
     )
 
 
-def _example(name: str, prompt: tuple[Message, ...], completion: str, source: Source) -> Example:
-    return Example(id=name, prompt=prompt, completion=completion, source=source, turn_id="", user_id="", weight=WEIGHTS[source])
-
-
 def _render(folder: Path) -> None:
     request: dict[str, Any] = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
     home, settings = Home(Path(request["home"])), Settings.model_validate(request["settings"])
@@ -201,9 +196,7 @@ def _render(folder: Path) -> None:
     }
     wanted = rows_wanted(request["rated"], available, shares_of(settings), max_rows=request["max_rows"])
 
-    def tell(done: int, total: int) -> None:
-        (folder / PROGRESS).write_text(json.dumps({"done": done, "total": total}), encoding="utf-8")
-
+    tell = counts_into(folder / PROGRESS)
     seeds = seed_examples(home, settings, questions, limit=wanted["seed"], tell=tell) if wanted.get("seed") else []
     starter: list[Example] = []
     if wanted.get("starter"):
@@ -219,14 +212,7 @@ def _render(folder: Path) -> None:
 
 def main(folder: Path, parent: int | None = None) -> int:
     """Lay out the rows of a run folder, for the night with the process id `parent`; write rows.jsonl in one step."""
-    end_with_parent(parent)
-    os.nice(10)
-    try:
-        _render(folder)
-    except NightschoolError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return run_child(lambda: _render(folder), parent)
 
 
 if __name__ == "__main__":

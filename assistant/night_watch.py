@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from assistant.night_rows import PROGRESS
-from assistant.progress import Progress
+from assistant.progress import Progress, counted
 from feedback.errors import RunError
 from training.runs import RunLedger
 
@@ -102,21 +102,12 @@ def training_progress(folder: Path) -> Progress | None:
 
 def rows_progress(folder: Path) -> Progress | None:
     """Return how many questions have been laid out."""
-    return _counted(folder / PROGRESS, "Preparing", "questions")
+    return counted(folder / PROGRESS, "Preparing", "questions")
 
 
 def examination_progress(folder: Path) -> Progress | None:
     """Return how many answers have been given."""
-    return _counted(folder / "examination.progress", "Examining", "answers")
-
-
-def _counted(path: Path, stage: str, things: str) -> Progress | None:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        detail = f"{data['done']}/{data['total']} {things}"
-        return Progress(stage=stage, share=data["done"] / max(1, data["total"]), detail=detail)
-    except (OSError, ValueError, KeyError):
-        return None
+    return counted(folder / "examination.progress", "Examining", "answers")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

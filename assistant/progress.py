@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +24,25 @@ class Progress:
     detail: str = ""
     eta_s: float | None = None
     step: int | None = None
+
+
+def counts_into(path: Path) -> Callable[[int, int], None]:
+    """Return what a subprocess tells how much is done of how much: it stands in `path`, for `counted` to read."""
+
+    def tell(done: int, total: int) -> None:
+        path.write_text(json.dumps({"done": done, "total": total}), encoding="utf-8")
+
+    return tell
+
+
+def counted(path: Path, stage: str, things: str) -> Progress | None:
+    """Return what `counts_into` left in `path`, as the progress of a stage; None before it did."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        detail = f"{data['done']}/{data['total']} {things}"
+        return Progress(stage=stage, share=data["done"] / max(1, data["total"]), detail=detail)
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 class NightBar:

@@ -44,8 +44,7 @@ def is_for(base: BaseModel, *, folder: Path = STARTER) -> bool:
 
 def _card(folder: Path) -> dict[str, Any]:
     try:
-        card: dict[str, Any] = json.loads((folder / "card.json").read_text("utf-8"))
-        return {**card}
+        return dict(json.loads((folder / "card.json").read_text("utf-8")))
     except (ValueError, TypeError) as error:
         raise AdapterError(f"The starter adapter's card.json cannot be read ({error!r}): {AGAIN}") from error
 

@@ -26,7 +26,7 @@ from feedback.errors import SettingsError
 from feedback.records import Message, Passage
 from feedback.support import best_support
 from feedback.wording import REFUSAL
-from training.curation import Example
+from training.curation import Example, unrated
 from training.questions import QuestionRow, load_questions
 
 ORGANISATIONS = Path(__file__).resolve().parent.parent / "data" / "starter"
@@ -147,10 +147,6 @@ def _drawn(folder: Path, limit: int | None, seed: int) -> dict[Path, list[Questi
     return drawn
 
 
-def _example(name: str, prompt: tuple[Message, ...], completion: str) -> Example:
-    return Example(id=name, prompt=prompt, completion=completion, source="starter", turn_id="", user_id="", weight=1.0)
-
-
 def _searched(organised: Mapping[Path, Sequence[QuestionRow]], settings: Settings, *, seed: int, tell: Tell) -> Iterator[_Asked]:
     """Search every organisation's own pages for its questions."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -209,17 +205,17 @@ class _Writer:
 
     def _answer(self, name: str, row: QuestionRow, gold: Hit, hits: Sequence[Hit], past: tuple[Message, ...]) -> Example:
         passages = self._laid_out(row.question, [gold], [hit for hit in hits if hit is not gold], past)
-        return _example(name, render(row.question, passages, past), _cited(row, passages, gold))
+        return unrated(name, render(row.question, passages, past), _cited(row, passages, gold), "starter")
 
     def _refusal(self, name: str, row: QuestionRow, others: Sequence[Hit]) -> Example:
         passages = self._laid_out(row.question, [], others, ())
-        return _example(name, render(row.question, passages), REFUSAL)
+        return unrated(name, render(row.question, passages), REFUSAL, "starter")
 
     def _doubted(self, name: str, row: QuestionRow, gold: Hit, hits: Sequence[Hit]) -> Example:
         past = (Message(role="user", content=row.question), Message(role="assistant", content=_plain(row)))
         doubt = self._draw.choice(DOUBTS)
         passages = self._laid_out(doubt, [gold], [hit for hit in hits if hit is not gold], past)
-        return _example(name, render(doubt, passages, past), _cited(row, passages, gold))
+        return unrated(name, render(doubt, passages, past), _cited(row, passages, gold), "starter")
 
     def _past(self, earlier: _Asked) -> tuple[Message, ...]:
         said = _plain(earlier.row) if earlier.row.answerable else REFUSAL

@@ -156,11 +156,10 @@ def write_on(
     """Let a contestant write on the first `count` general prompts, without documents: for people to compare."""
 
     def one(prompt: str) -> str:
-        text = _written(engine, loaded, ChatRequest(messages=(Message(role="user", content=prompt),), max_tokens=max_tokens))[
-            0
-        ].strip()
+        request = ChatRequest(messages=(Message(role="user", content=prompt),), max_tokens=max_tokens)
+        text, *_ = _written(engine, loaded, request)
         tick()
-        return text
+        return text.strip()
 
     with ThreadPoolExecutor(PARALLEL) as workers:
         written = list(workers.map(one, [each["prompt"] for each in texts.prompts[:count]]))

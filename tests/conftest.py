@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -179,3 +180,22 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from training.tiny_model import build_tiny
 
     return build_tiny(tmp_path_factory.mktemp("tiny-llama"))
+
+
+@pytest.fixture
+def base_folder(tmp_path: Path) -> Path:
+    """Write the files of a Hugging Face model that a night reads itself: all but the trainer and the examiner."""
+    import numpy as np
+    from safetensors.numpy import save_file
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    tokenizer = Tokenizer(models.WordLevel({"<end>": 0, "<unknown>": 1}, unk_token="<unknown>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<end>", "chat_template": template}))
+    (folder / "config.json").write_text("{}")
+    save_file({"weight": np.zeros(1, np.float32)}, folder / "model.safetensors")
+    return folder

@@ -97,21 +97,25 @@ def write_rows(folder: Path, rows: Sequence[Mapping[str, Any]], recipe: Recipe) 
     (folder / "config.json").write_text(recipe.to_json(), "utf-8")
 
 
-def _measure(side: Side, folder: Path) -> Reading:
-    command = [sys.executable, "-m", "training.bench", side, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def in_own_process(what: str, module: str, *given: str) -> str:
+    """Run a module to its end in a process of its own; returns its output. Raises RunError, which says `what` failed."""
+    done = subprocess.run([sys.executable, "-m", module, *given], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise RunError(f"The {side} side of the training benchmark failed: {last}")
-    return Reading(**json.loads(done.stdout.strip().splitlines()[-1]))
+        raise RunError(f"{what} failed: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}")
+    return done.stdout
+
+
+def _measure(side: Side, folder: Path) -> Reading:
+    said = in_own_process(f"The {side} side of the training benchmark", "training.bench", side, str(folder))
+    return Reading(**json.loads(said.strip().splitlines()[-1]))
 
 
 def _run_ours(folder: Path) -> None:
     """Train as a night does, through the trainer's own entry, and read the progress lines."""
-    from training.trainer import main
+    from training.trainer import main, told_reason
 
     if main([str(folder)]) != 0:
-        raise RunError(json.loads((folder / "result.json").read_text("utf-8"))["reason"])
+        raise RunError(told_reason(folder))
 
 
 def _run_plain(folder: Path) -> None:

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from feedback.errors import RunError
-from feedback.records import Message
+from training.bench import write_rows
 from training.checkpoints import MARKER, newest
+from training.recipe import Recipe
+from training.trainer import told_reason
 
 STEPS_EACH = 24
 """Steps planned for each kill, so that the training is not over before the last one."""
@@ -64,31 +66,17 @@ def bench_kills(
 
 
 def _prepare(run: Path, base: Path, *, steps: int, settings: Mapping[str, Any]) -> None:
-    from training.curation import Example
-    from training.dataset import write_snapshot
-    from training.recipe import Recipe
-
-    run.mkdir()
-    examples = [
-        Example(
-            id=f"e{number}",
-            prompt=(
-                Message(
-                    role="user", content=f"[1] Room {number} holds {7 * number} chairs.{' Quiet.' * (number % 5)}\n\nHow many?"
-                ),
-            ),
-            completion=f"{7 * number} chairs [1]",
-            source="correction",
-            turn_id=f"t{number}",
-            user_id="bench",
-            weight=1.0,
-        )
-        for number in range(_ROWS)
+    asked = [f"[1] Room {number} holds {7 * number} chairs.{' Quiet.' * (number % 5)}\n\nHow many?" for number in range(_ROWS)]
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": question}],
+            "completion": [{"role": "assistant", "content": f"{7 * number} chairs [1]"}],
+        }
+        for number, question in enumerate(asked)
     ]
-    write_snapshot(examples, run / "dataset")
     usual: dict[str, Any] = {"compute_dtype": "float32", "dequantised": "keep", "threads": 1, "nice": 0, "rank": 4}
     recipe = Recipe(base=str(base), epochs=float(steps), max_steps=steps, checkpoint_seconds=0.1, **{**usual, **settings})
-    (run / "config.json").write_text(recipe.to_json(), "utf-8")
+    write_rows(run, rows, recipe)
 
 
 def forked(target: Callable[..., None], *given: Any) -> BaseProcess:
@@ -113,7 +101,7 @@ def _finish(process: BaseProcess, run: Path) -> None:
     process.join(2 * PATIENCE)
     if process.exitcode != 0:
         process.kill()
-        raise RunError(f"The training {run.name} ended with {process.exitcode}: {_reason(run)}")
+        raise RunError(f"The training {run.name} ended with {process.exitcode}: {told_reason(run)}")
 
 
 def _kill_one(process: BaseProcess, run: Path, rng: random.Random, *, in_save: bool) -> bool:
@@ -141,24 +129,20 @@ def _wait(process: BaseProcess, run: Path, reached: Callable[[], bool]) -> None:
     while not reached():
         if not process.is_alive() or time.monotonic() > end:
             process.kill()
-            raise RunError(f"The training {run.name} ended ({process.exitcode}) before it could be killed: {_reason(run)}")
+            raise RunError(f"The training {run.name} ended ({process.exitcode}) before it could be killed: {told_reason(run)}")
         time.sleep(0.001)
 
 
 def _half(checkpoints: Path) -> list[Path]:
-    return [path for path in checkpoints.glob("checkpoint-*") if not (path / MARKER).exists()]
+    """Return the checkpoints that are being written: those past the newest complete one (older ones are being deleted)."""
+    found = newest(checkpoints)
+    written = [path for path in checkpoints.glob("checkpoint-*") if not (path / MARKER).exists()]
+    return [path for path in written if int(path.name.rpartition("-")[2]) > (found.step if found else 0)]
 
 
 def _steps(run: Path) -> int:
     found = newest(run / "checkpoints")
     return found.step if found else 0
-
-
-def _reason(run: Path) -> str:
-    try:
-        return str(json.loads((run / "result.json").read_text("utf-8"))["reason"])
-    except (OSError, ValueError, KeyError):
-        return "it left no reason"
 
 
 def _difference(one: Path, other: Path) -> float:

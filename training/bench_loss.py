@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from feedback.errors import RunError
-from training.bench import BATCH, plain_trainer, write_rows
+from training.bench import BATCH, in_own_process, plain_trainer, write_rows
 from training.recipe import Recipe
 
 Side = Literal["plain", "ours", "upper", "upper_kept"]
@@ -131,11 +130,7 @@ def _prepare(side: Side, folder: Path, base: Path, rows: Sequence[Mapping[str, A
 
 
 def _own_process(side: Side, folder: Path) -> None:
-    command = [sys.executable, "-m", "training.bench_loss", side, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0 or not (folder / _FILE).exists():
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise RunError(f"The {side} side of the training benchmark failed: {last}")
+    in_own_process(f"The {side} side of the training benchmark", "training.bench_loss", side, str(folder))
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -144,12 +139,11 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _run_ours(folder: Path) -> dict[str, Any]:
-    from training.trainer import main
+    from training.trainer import main, told_reason
 
-    code = main([str(folder)])
+    if main([str(folder)]) != 0:
+        raise RunError(told_reason(folder))
     result = json.loads((folder / "result.json").read_text("utf-8"))
-    if code != 0:
-        raise RunError(result["reason"])
     return {"readings": result["held_out"]["readings"], "tokens": result["tokens"], "steps": result["steps"]}
 
 

@@ -74,6 +74,11 @@ class Example:
     weight: float
 
 
+def unrated(name: str, prompt: tuple[Message, ...], completion: str, source: Source) -> Example:
+    """Return a row that stands behind no rating, with the weight of its source."""
+    return Example(id=name, prompt=prompt, completion=completion, source=source, turn_id="", user_id="", weight=WEIGHTS[source])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
     """A rated turn that does not become an example, with the reason in a sentence for its rater."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from feedback.errors import RunError
 from feedback.records import Message
-from training.curation import WEIGHTS, Example
+from training.curation import Example, unrated
 
 FILE = Path(__file__).resolve().parent.parent / "data" / "general" / "replay.jsonl"
 
@@ -23,7 +23,7 @@ def general_examples(file: Path = FILE) -> list[Example]:
     """
     try:
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
-        return [_example(row["id"], row["question"], row["answer"]) for row in rows]
+        return [unrated(row["id"], (Message(role="user", content=row["question"]),), row["answer"], "general") for row in rows]
     except OSError as error:
         raise RunError(
             f"The general rows {file} cannot be read ({error.strerror}): install Nightschool from its repository, "
@@ -31,15 +31,3 @@ def general_examples(file: Path = FILE) -> list[Example]:
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"The general rows {file} are not as they should be ({error!r}): restore the file.") from error
-
-
-def _example(name: str, question: str, answer: str) -> Example:
-    return Example(
-        id=name,
-        prompt=(Message(role="user", content=question),),
-        completion=answer,
-        source="general",
-        turn_id="",
-        user_id="",
-        weight=WEIGHTS["general"],
-    )

@@ -126,6 +126,14 @@ def write_result(run: Path, outcome: Literal["done", "stopped", "failed"], *, re
     write_flushed(run / "result.json", json.dumps({"outcome": outcome, "reason": reason, **details}, indent=2))
 
 
+def told_reason(run: Path) -> str:
+    """Return why the training of a run folder did not end well, as it says itself."""
+    try:
+        return str(json.loads((run / "result.json").read_text("utf-8"))["reason"])
+    except (OSError, ValueError, KeyError):
+        return "it left no reason"
+
+
 def write_flushed(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     partial = path.with_name(path.name + ".partial")

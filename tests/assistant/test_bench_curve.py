@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from assistant.bench_curve import _lessons, picture
+from assistant.bench_curve import picture
+from assistant.bench_training import lessons
 from assistant.prompt import Prepared
 from feedback.records import Message, Passage
 from feedback.wording import REFUSAL
@@ -20,8 +21,8 @@ def row(name: str, *sources: str) -> QuestionRow:
 
 def test_a_lesson_is_the_value_with_its_citation_or_the_refusal_and_none_where_the_page_was_not_found() -> None:
     silent = Prepared(question="?", messages=(), passages=(PASSAGE,))
-    lessons = _lessons([(row("given", "a.md"), ASKED), (row("absent"), ASKED), (row("lost", "b.md"), ASKED), (row("no"), silent)])
-    assert [(each.id, each.completion) for each in lessons] == [("given", "7 [1]"), ("absent", REFUSAL)]
+    rows = lessons([(row("given", "a.md"), ASKED), (row("absent"), ASKED), (row("lost", "b.md"), ASKED), (row("no"), silent)])
+    assert [(each["id"], each["completion"][0]["content"]) for each in rows] == [("given", "7 [1]"), ("absent", REFUSAL)]
 
 
 def test_the_picture_is_svg_with_a_mark_and_an_interval_for_every_point() -> None:

@@ -28,24 +28,11 @@ PAGES = {
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    """A base model of which only the tokenizer and the template are there: nothing more is read."""
-    import numpy as np
-    from safetensors.numpy import save_file
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    tokenizer = Tokenizer(models.WordLevel({"<end>": 0, "<unknown>": 1}, unk_token="<unknown>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<end>", "chat_template": template}))
-    (folder / "config.json").write_text("{}")
-    save_file({"weight": np.zeros(1, np.float32)}, folder / "model.safetensors")
+def settings(base_folder: Path) -> Settings:
+    """Words alone, and a base model of which only the tokenizer and the template are there."""
     return Settings(
         documents=DocumentSettings(encoder="none", reranker="none"),
-        engine=EngineSettings(base_model=str(folder)),
+        engine=EngineSettings(base_model=str(base_folder)),
         night=NightSettings(starter_share=0, seed_share=0.5, general_share=0.1),
     )
 
