@@ -52,9 +52,9 @@ def bench_answers(
         own = Home(Path(folder))
         own.models.rmdir()
         own.models.symlink_to(home.models)
-        _, engine = open_engine(own, settings)
+        base, engine = open_engine(own, settings)
         try:
-            library, prompts = open_prompts(own, settings, engine)
+            library, prompts = open_prompts(own, settings, base, engine)
             index_folder(library, documents)
             check_sources(rows, library, documents)
             library.store.remove(gone)

@@ -63,7 +63,7 @@ def bench_curve(
     results: dict[int, dict[str, Any]] = {}
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            library, prompts = open_prompts(Home(Path(scratch)), settings, engine)
+            library, prompts = open_prompts(Home(Path(scratch)), settings, base, engine)
             library.add_folder(documents)
             asked = [(row, prompts.prepare(row.question)) for row in rows]
             taught = list(lessons((row, prompts.prepare(row.question)) for row in in_turns(load_questions(practice))))

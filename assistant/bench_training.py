@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from assistant.home import Home
 from assistant.models import open_base
 from assistant.prompt import Prepared
 from assistant.services import open_engine, open_prompts
+from feedback.records import Passage
+from feedback.support import as_read, best_support
 from feedback.wording import REFUSAL
 from training.bench import BATCH, WARM_STEPS, bench_training
 from training.bench_loss import bench_time_to_loss, rows_within
@@ -63,10 +65,10 @@ def _kept(file: Path, make: Callable[[], Any]) -> Any:
 def sample_rows(home: Home, settings: Settings, *, rows: int) -> list[dict[str, Any]]:
     """Return prompt-completion rows (message lists), the completion being the value with its citation, or the refusal."""
     data = sample_company()
-    _, engine = open_engine(home, settings)
+    base, engine = open_engine(home, settings)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            library, prompts = open_prompts(Home(Path(folder)), settings, engine)
+            library, prompts = open_prompts(Home(Path(folder)), settings, base, engine)
             library.add_folder(data / "handbook")
             found: list[dict[str, Any]] = []
             for row in in_turns(load_questions(data / "questions" / "practice.jsonl")):
@@ -81,7 +83,7 @@ def sample_rows(home: Home, settings: Settings, *, rows: int) -> list[dict[str, 
 def lessons(prepared: Iterable[tuple[QuestionRow, Prepared]]) -> Iterator[dict[str, Any]]:
     """Yield what corrections of these questions would teach, where a model was asked and the page was found."""
     for row, one in prepared:
-        completion = _completion(row, [passage.document for passage in one.passages])
+        completion = _completion(row, one.passages)
         if completion and not one.refused:
             yield {
                 "id": row.id,
@@ -90,8 +92,9 @@ def lessons(prepared: Iterable[tuple[QuestionRow, Prepared]]) -> Iterator[dict[s
             }
 
 
-def _completion(row: QuestionRow, given: list[str]) -> str:
+def _completion(row: QuestionRow, given: Sequence[Passage]) -> str:
     """Return what a question should have been answered: the value with its citation, or the refusal; "" when it is not given."""
     if not row.answerable:
         return REFUSAL
-    return next((f"{row.answer} [{number}]" for number, document in enumerate(given, start=1) if document in row.sources), "")
+    held = best_support(row.answer, [as_read(each) for each in given if each.document in row.sources], row.question)
+    return f"{row.answer} [{held.number}]" if held else ""

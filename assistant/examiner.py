@@ -255,7 +255,7 @@ def examine(request: Request, folder: Path, *, show: Show | None = None) -> dict
     texts = load_texts()
     base, engine = open_engine(home, settings)
     try:
-        _, prompts = open_prompts(home, settings, engine)
+        _, prompts = open_prompts(home, settings, base, engine)
         examination = _Examination(
             engine=engine,
             prompts=prompts,

@@ -17,8 +17,8 @@ from feedback.wording import REFUSAL, cited_numbers, is_refusal
 
 REPLACED = ("stop", "length")
 """Only an answer that its model ended, or that ran into the limit, is ever replaced: of a stopped one there is no whole."""
-SETTLING = 2
-"""Counts the changes of what is done to a finished answer: kept examination answers hang on it."""
+SETTLING = 3
+"""Counts the changes of how a prompt is laid out and a finished answer settled: kept examination answers hang on it."""
 WELL_COVERED = 0.5
 """Share of the question's terms (weighted by rarity) from which a passage is about it: an answer that no passage supports is
 then most likely a slip beside an answer that is there, so it is marked and kept; below, it is made up. See docs/LOG.md."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptLimits:
-    """How large a prompt may be: tokens in all, passages at most, and how many chunks after the found one a passage takes in."""
+    """How large a prompt may be: tokens in all, passages at most, and how many chunks after the found one a passage takes in.
+
+    `lines` is how many lines of all the passages together are laid out; 0: the passages are laid out whole.
+    """
 
     tokens: int
     passages: int
     following: int
+    lines: int = 0
 
 
 def cores() -> int:
@@ -20,21 +24,19 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-def prompt_limits(*, core_count: int, cuda: bool, tokens: int = 0, passages: int = 0) -> PromptLimits:
+def prompt_limits(*, core_count: int, cuda: bool, tokens: int = 0, passages: int = 0, lines: int = 0) -> PromptLimits:
     """Choose the prompt's limits: reading the prompt is what costs on a CPU (about 300 tokens a second on 2 cores).
 
-    `tokens` and `passages` other than 0 are taken as they are.
+    `tokens` and `passages` other than 0 are taken as they are, and `lines` always.
     """
     if cuda:
         by_machine = PromptLimits(tokens=2400, passages=8, following=1)
     elif core_count <= 2:
-        by_machine = PromptLimits(tokens=400, passages=3, following=0)
+        by_machine = PromptLimits(tokens=400, passages=4, following=0)
     elif core_count <= 4:
         by_machine = PromptLimits(tokens=640, passages=4, following=0)
     elif core_count <= 8:
         by_machine = PromptLimits(tokens=1000, passages=5, following=0)
     else:
         by_machine = PromptLimits(tokens=1600, passages=6, following=1)
-    return PromptLimits(
-        tokens=tokens or by_machine.tokens, passages=passages or by_machine.passages, following=by_machine.following
-    )
+    return replace(by_machine, tokens=tokens or by_machine.tokens, passages=passages or by_machine.passages, lines=lines)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -13,9 +15,11 @@ from assistant.documents.reading import Reader, ReadLimits
 from assistant.documents.store import DEFAULT_TOKENS, MAIN, DocumentStore, WatchedFolder
 from assistant.retrieval.encoder import load_tokenizer, open_encoder
 from assistant.retrieval.index import embed_pending, pending
+from assistant.retrieval.lines import closest_lines
 from assistant.retrieval.reranker import LATE, open_reranker
 from assistant.retrieval.search import Retriever
 from feedback.errors import DocumentError, ModelError
+from feedback.records import Passage
 
 
 class Library:
@@ -130,6 +134,21 @@ class Library:
         with self._indexing:
             self.store.recut()
             return embed_pending(self.store, self.encoder, progress=progress, stopped=stopped) if self.encoder else 0
+
+    def focused(self, passages: Sequence[Passage], question: str, lines: int) -> tuple[Passage, ...]:
+        """Return the passages with the `lines` lines of them all that lie closest to the question as their excerpts.
+
+        0 lines, no encoder, and one that cannot be loaded leave the passages whole.
+        """
+        if lines and passages and self.encoder is not None:
+            parts = [(each.title, each.text, each.score) for each in passages]
+            with contextlib.suppress(ModelError):
+                excerpts = closest_lines(question, parts, self.encoder, most=lines)
+                return tuple(
+                    replace(each, excerpt=excerpt if excerpt != each.text else "")
+                    for each, excerpt in zip(passages, excerpts, strict=True)
+                )
+        return tuple(passages)
 
     def waiting(self) -> int:
         """Return how many chunks have no vector yet: they are found by their words alone."""

@@ -28,7 +28,7 @@ from assistant.services import engine_context, limits_for, open_library
 from assistant.shipped import is_for
 from assistant.starter import ORGANISATIONS, questions_in, starter_rows
 from feedback.records import Message, Passage
-from feedback.support import best_support, content, shown
+from feedback.support import as_read, best_support, content, shown
 from feedback.values import fold, states_value
 from feedback.wording import REFUSAL
 from training.curation import Example, unrated
@@ -124,12 +124,13 @@ def seed_examples(
     out. What the search does not find, what the chat would refuse without a model, and what is too long makes no row. Loads the
     encoder. Raises ModelError when the base model or the encoder is not there.
     """
-    template = ChatTemplate(open_base(home.models, settings.engine.base_model).hf_dir)
+    base = open_base(home.models, settings.engine.base_model)
+    template = ChatTemplate(base.hf_dir)
 
     def count(messages: Sequence[Message]) -> int:
         return len(template.encode(messages))
 
-    limits = limits_for(settings, cuda=settings.engine.kind != "llama_cpp" and has_cuda())
+    limits = limits_for(settings, cuda=settings.engine.kind != "llama_cpp" and has_cuda(), base=base)
     prompts = PromptBuilder(open_library(home, settings), count, limits=limits, threshold=settings.chat.threshold)
     most, wanted = engine_context(settings), len(questions) if limit is None else limit
     refusals = round(wanted * sum(not row.answerable for row in questions) / max(1, len(questions)))
@@ -151,7 +152,7 @@ def _completion(row: QuestionRow, prepared: Prepared) -> str:
     if prepared.refused:
         return ""
     if row.answerable:
-        number = _number(row, prepared.passages)
+        number = _number(row, [as_read(passage) for passage in prepared.passages])
         return f"{row.answer.rstrip('. ')} [{number}]" if number else ""
     answer = row.extra["absent"]
     return "" if best_support(answer, prepared.passages, row.question) else REFUSAL

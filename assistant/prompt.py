@@ -16,6 +16,7 @@ from assistant.retrieval.followups import carried_over
 from assistant.retrieval.search import Hit
 from feedback.errors import QuestionError
 from feedback.records import Message, Passage
+from feedback.support import as_read
 from feedback.wording import CITATION, MAX_QUESTION_CHARS, REFUSAL
 
 INSTRUCTIONS = (
@@ -82,7 +83,7 @@ def passage_of(number: int, hit: Hit) -> Passage:
 
 def render(question: str, passages: Sequence[Passage], past: Sequence[Message] = ()) -> tuple[Message, ...]:
     """Lay out the messages of the fixed plan, over numbered passages."""
-    blocks = [f"[{passage.number}] {passage.title}\n{passage.text}" for passage in passages]
+    blocks = [f"[{passage.number}] {passage.title}\n{as_read(passage).text}" for passage in passages]
     return lay_out(INSTRUCTIONS, blocks, question, past)
 
 
@@ -149,7 +150,9 @@ class PromptBuilder:
             context=context,
             hidden=hidden,
         )
-        found = tuple(passage_of(number, hit) for number, hit in enumerate(hits, start=1))
+        found = self._library.focused(
+            [passage_of(number, hit) for number, hit in enumerate(hits, start=1)], query or context or text, self._limits.lines
+        )
         rest = {"searched": query or context, "collection": collection}
         if not found or max(passage.score for passage in found) < self._least(found):
             return Prepared(question=text, messages=(), passages=found, **rest)

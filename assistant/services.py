@@ -39,6 +39,9 @@ A prompt always holds its whole question and one passage, so a question of many 
 be longer: the engine then says so.
 """
 
+SMALL_MODEL_LINES = 6
+"""Lines of its passages that a small model is given to read: what holds the answer is among them nearly always (docs/LOG.md)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
@@ -140,9 +143,12 @@ def engine_context(settings: Settings) -> int:
     return SMALL_CONTEXT if limits.tokens <= SMALL_CONTEXT // 2 else 2 * SMALL_CONTEXT
 
 
-def limits_for(settings: Settings, *, cuda: bool) -> PromptLimits:
-    """Choose the prompt's limits for this machine and these settings."""
-    return prompt_limits(core_count=cores(), cuda=cuda, tokens=settings.chat.prompt_tokens, passages=settings.chat.passages)
+def limits_for(settings: Settings, *, cuda: bool, base: BaseModel | None = None) -> PromptLimits:
+    """Choose the prompt's limits for this machine and these settings; without `base`, its lines are left open (0)."""
+    chat, lines = settings.chat, settings.chat.lines
+    if lines < 0:
+        lines = SMALL_MODEL_LINES if base is not None and parameters(base) < CAPABLE_PARAMETERS else 0
+    return prompt_limits(core_count=cores(), cuda=cuda, tokens=chat.prompt_tokens, passages=chat.passages, lines=lines)
 
 
 def open_engine(home: Home, settings: Settings) -> tuple[BaseModel, Engine]:
@@ -170,10 +176,10 @@ def open_library(home: Home, settings: Settings) -> Library:
     )
 
 
-def open_prompts(home: Home, settings: Settings, engine: Engine) -> tuple[Library, PromptBuilder]:
+def open_prompts(home: Home, settings: Settings, base: BaseModel, engine: Engine) -> tuple[Library, PromptBuilder]:
     """Open the documents of a home and the builder of prompts over them, as the chat and the examination use it."""
     library = open_library(home, settings)
-    limits = limits_for(settings, cuda=engine.name.endswith("cuda"))
+    limits = limits_for(settings, cuda=engine.name.endswith("cuda"), base=base)
     return library, PromptBuilder(library, engine.count_tokens, limits=limits, threshold=settings.chat.threshold)
 
 
@@ -192,7 +198,7 @@ def assemble(home: Home, settings: Settings, base: BaseModel, engine: Engine) ->
     """Put the parts together around an engine; nothing is loaded yet."""
     store = FeedbackStore(home.db)
     registry = AdapterRegistry(home.db, home.adapters)
-    library, prompts = open_prompts(home, settings, engine)
+    library, prompts = open_prompts(home, settings, base, engine)
 
     def verified(version: str) -> AdapterVersion:
         registry.verify(version)

@@ -18,28 +18,32 @@ from assistant.config import Settings
 from assistant.engines.template import ChatTemplate
 from assistant.hardware import PromptLimits
 from assistant.home import Home
+from assistant.library import Library
 from assistant.models import open_base
 from assistant.prompt import passage_of, render
+from assistant.retrieval.followups import carried_over
 from assistant.retrieval.search import Hit
 from assistant.services import open_library
 from feedback.errors import SettingsError
 from feedback.records import Message, Passage
-from feedback.support import best_support
+from feedback.support import as_read, best_support
 from feedback.wording import REFUSAL
 from training.curation import Example, unrated
 from training.questions import QuestionRow, load_questions
 
 ORGANISATIONS = Path(__file__).resolve().parent.parent / "data" / "starter"
 """The organisations that ship, beside the packages."""
-LIMITS = PromptLimits(tokens=400, passages=3, following=0)
+LIMITS = PromptLimits(tokens=400, passages=4, following=0, lines=6)
 """The prompt of a 2-core machine, on which the starter adapter is trained."""
 CANDIDATES = 8
 """Passages that the search gives, of which a prompt takes some."""
-PASSAGES, PASSAGE_WEIGHTS = (1, 2, 3, 5), (0.1, 0.25, 0.58, 0.07)
+PASSAGES, PASSAGE_WEIGHTS = (1, 2, 3, 4, 6), (0.06, 0.08, 0.2, 0.6, 0.06)
 """How many passages a row has, and how often: mostly what is served on 2 cores."""
+LINES, LINES_WEIGHTS = (1.0, 0.5, 1.5, 0.0), (0.76, 0.1, 0.1, 0.04)
+"""How many of the limit's lines a row has, as a share of it, and how often; 0: whole passages."""
 SHUFFLED = 0.5
 """Share of the rows whose passages stand in another order than the search gave them: the right one is not always the first."""
-HIDDEN = 0.12
+HIDDEN = 0.2
 """Share of the answerable questions that come once more with their pages taken away."""
 EXCHANGED = 0.5
 """Share of the answers with figures that come once more with other figures."""
@@ -82,6 +86,8 @@ _FIGURE = re.compile(r"(?<![\d:./@-])\d{1,4}(?![\d:/@-]|\.\d)")
 _ASKS_FIGURE = re.compile(r"\bhow (?:many|much|long|far|often|old|large|high|soon|early|late)\b", re.IGNORECASE)
 
 Tell = Callable[[int, int], None]
+Focused = Callable[[Sequence[Passage], str, int], tuple[Passage, ...]]
+"""Gives passages the excerpts that lie closest to a question (Library.focused)."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +123,14 @@ def starter_rows(
     were searched, and of how many.
     """
     template = ChatTemplate(open_base(home.models, settings.engine.base_model).hf_dir)
-    writer = _Writer(limits, lambda messages: len(template.encode(messages)), random.Random(seed))
     examples: list[Example] = []
-    asked = list(_searched(_drawn(folder, limit, seed), settings, seed=seed, tell=tell))
-    for place, one in enumerate(asked):
-        earlier = asked[place - 1] if place and asked[place - 1].row.collection == one.row.collection else None
-        examples.extend(writer.rows(one, earlier))
+    with tempfile.TemporaryDirectory() as scratch:
+        library = open_library(Home(Path(scratch)), settings)
+        writer = _Writer(limits, lambda messages: len(template.encode(messages)), library.focused, random.Random(seed))
+        asked = list(_searched(library, _drawn(folder, limit, seed), seed=seed, tell=tell))
+        for place, one in enumerate(asked):
+            earlier = asked[place - 1] if place and asked[place - 1].row.collection == one.row.collection else None
+            examples.extend(writer.rows(one, earlier))
     return examples if limit is None else examples[:limit]
 
 
@@ -147,19 +155,17 @@ def _drawn(folder: Path, limit: int | None, seed: int) -> dict[Path, list[Questi
     return drawn
 
 
-def _searched(organised: Mapping[Path, Sequence[QuestionRow]], settings: Settings, *, seed: int, tell: Tell) -> Iterator[_Asked]:
+def _searched(library: Library, organised: Mapping[Path, Sequence[QuestionRow]], *, seed: int, tell: Tell) -> Iterator[_Asked]:
     """Search every organisation's own pages for its questions."""
-    with tempfile.TemporaryDirectory() as scratch:
-        library = open_library(Home(Path(scratch)), settings)
-        for folder in organised:
-            library.add([folder / "pages"], collection=folder.name)
-        library.index()
-        rows = [replace(row, collection=folder.name) for folder, asked in organised.items() for row in asked]
-        draw = random.Random(seed)
-        for place, plain in enumerate(rows):
-            tell(place, len(rows))
-            row = _hinted(plain, draw)
-            yield _Asked(row, tuple(library.search(row.question, limit=CANDIDATES, collection=row.collection)))
+    for folder in organised:
+        library.add([folder / "pages"], collection=folder.name)
+    library.index()
+    rows = [replace(row, collection=folder.name) for folder, asked in organised.items() for row in asked]
+    draw = random.Random(seed)
+    for place, plain in enumerate(rows):
+        tell(place, len(rows))
+        row = _hinted(plain, draw)
+        yield _Asked(row, tuple(library.search(row.question, limit=CANDIDATES, collection=row.collection)))
 
 
 def _hinted(row: QuestionRow, draw: random.Random) -> QuestionRow:
@@ -174,11 +180,13 @@ def _hinted(row: QuestionRow, draw: random.Random) -> QuestionRow:
 class _Writer:
     """Writes the rows of one question after the other, drawing from one stream of chance."""
 
-    def __init__(self, limits: PromptLimits, count: Callable[[Sequence[Message]], int], draw: random.Random) -> None:
-        self._limits, self._count, self._draw = limits, count, draw
+    def __init__(
+        self, limits: PromptLimits, count: Callable[[Sequence[Message]], int], focused: Focused, draw: random.Random
+    ) -> None:
+        self._limits, self._count, self._focused, self._draw = limits, count, focused, draw
 
     def rows(self, asked: _Asked, earlier: _Asked | None) -> Iterator[Example]:
-        """Yield the rows of a question; none where no model would be asked."""
+        """Yield the rows of a question; none where no model would be asked, or the lines that it reads lack the answer."""
         row, draw = asked.row, self._draw
         name = f"{row.collection}/{row.id}"
         gold = self._gold(asked)
@@ -188,11 +196,13 @@ class _Writer:
                 yield self._refusal(name, row, others)
             return
         past = self._past(earlier) if earlier is not None and draw.random() < FOLLOWING else ()
-        yield self._answer(name, row, gold, asked.hits, past)
+        yield from self._answer(name, row, row.question, gold, asked.hits, past)
         if draw.random() < EXCHANGED and (changed := self._exchanged(row, gold)):
-            yield self._answer(f"{name}/other figures", *changed, [hit for hit in asked.hits if hit is not gold], ())
+            others_too = [hit for hit in asked.hits if hit is not gold]
+            yield from self._answer(f"{name}/other figures", changed[0], row.question, changed[1], others_too, ())
         if draw.random() < DOUBTED:
-            yield self._doubted(f"{name}/doubted", row, gold, asked.hits)
+            said = (Message(role="user", content=row.question), Message(role="assistant", content=_plain(row)))
+            yield from self._answer(f"{name}/doubted", row, draw.choice(DOUBTS), gold, asked.hits, said)
         if draw.random() < HIDDEN and others and max(hit.score for hit in others) >= HARD_SCORE:
             yield self._refusal(f"{name}/hidden", row, others)
 
@@ -203,19 +213,18 @@ class _Writer:
                 return hit
         return None
 
-    def _answer(self, name: str, row: QuestionRow, gold: Hit, hits: Sequence[Hit], past: tuple[Message, ...]) -> Example:
-        passages = self._laid_out(row.question, [gold], [hit for hit in hits if hit is not gold], past)
-        return unrated(name, render(row.question, passages, past), _cited(row, passages, gold), "starter")
+    def _answer(
+        self, name: str, row: QuestionRow, said: str, gold: Hit, hits: Sequence[Hit], past: tuple[Message, ...]
+    ) -> Iterator[Example]:
+        """Yield the row of what was said (the question, or a doubt of its answer), where its lines hold the answer."""
+        passages = self._laid_out(said, [gold], [hit for hit in hits if hit is not gold], past)
+        held = next(as_read(each) for each in passages if each.chunk_id == gold.chunk_id)
+        if best_support(row.answer, [held], row.question):
+            yield unrated(name, render(said, passages, past), f"{_plain(row)} [{held.number}]", "starter")
 
     def _refusal(self, name: str, row: QuestionRow, others: Sequence[Hit]) -> Example:
         passages = self._laid_out(row.question, [], others, ())
         return unrated(name, render(row.question, passages), REFUSAL, "starter")
-
-    def _doubted(self, name: str, row: QuestionRow, gold: Hit, hits: Sequence[Hit]) -> Example:
-        past = (Message(role="user", content=row.question), Message(role="assistant", content=_plain(row)))
-        doubt = self._draw.choice(DOUBTS)
-        passages = self._laid_out(doubt, [gold], [hit for hit in hits if hit is not gold], past)
-        return unrated(name, render(doubt, passages, past), _cited(row, passages, gold), "starter")
 
     def _past(self, earlier: _Asked) -> tuple[Message, ...]:
         said = _plain(earlier.row) if earlier.row.answerable else REFUSAL
@@ -226,14 +235,18 @@ class _Writer:
     ) -> tuple[Passage, ...]:
         """Return the numbered passages of a prompt: some of them, within the tokens, as found or in another order."""
         wanted = self._draw.choices(PASSAGES, PASSAGE_WEIGHTS)[0]
+        lines = round(self._draw.choices(LINES, LINES_WEIGHTS)[0] * self._limits.lines)
+        is_shuffled = self._draw.random() < SHUFFLED
         chosen = [*first, *rest][: max(wanted, 1)]
         most = self._limits.tokens if wanted <= self._limits.passages else 2 * self._limits.tokens
-        while len(chosen) > 1 and self._count(render(question, _numbered(chosen), past)) > most:
+        while True:
+            arranged = sorted(chosen, key=lambda hit: -hit.score)
+            if is_shuffled:
+                self._draw.shuffle(arranged)
+            passages = self._focused(_numbered(arranged), carried_over(question, past) or question, lines)
+            if len(chosen) == 1 or self._count(render(question, passages, past)) <= most:
+                return passages
             chosen.pop()
-        chosen.sort(key=lambda hit: -hit.score)
-        if self._draw.random() < SHUFFLED:
-            self._draw.shuffle(chosen)
-        return _numbered(chosen)
 
     def _exchanged(self, row: QuestionRow, gold: Hit) -> tuple[QuestionRow, Hit] | None:
         """Return the question and its passage with another figure in place of the answer's; None where that cannot be."""
@@ -258,8 +271,3 @@ def _numbered(hits: Sequence[Hit]) -> tuple[Passage, ...]:
 
 def _plain(row: QuestionRow) -> str:
     return row.answer.rstrip(". ")
-
-
-def _cited(row: QuestionRow, passages: Sequence[Passage], gold: Hit) -> str:
-    number = next(each.number for each in passages if each.chunk_id == gold.chunk_id)
-    return f"{_plain(row)} [{number}]"

@@ -39,6 +39,7 @@ class Passage:
     title: str  # page title and heading path, joined with " > "
     text: str
     score: float
+    excerpt: str = ""  # the lines of the text that the prompt held; "": all of it
     collection: str = "main"
     page: int | None = None  # page, slide or sheet, counted from 1; None where the format has none
     start: int = 0  # offsets in that version of the document; both 0: not known

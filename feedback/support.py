@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from rapidfuzz import fuzz, process
@@ -124,8 +124,13 @@ def best_support(text: str, passages: Sequence[Passage], question: str = "") -> 
 
 
 def shown(passage: Passage) -> str:
-    """Return a passage as prompts show it: its title counts, since a value may stand in a heading."""
+    """Return a passage under its title, which counts, since a value may stand in a heading."""
     return f"{passage.title}\n{passage.text}"
+
+
+def as_read(passage: Passage) -> Passage:
+    """Return a passage with no more than what its prompt held of it."""
+    return replace(passage, text=passage.excerpt or passage.text)
 
 
 def support_share(text: str, source: str, question: str = "") -> float:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from feedback.records import Message, Passage, RatedTurn
-from feedback.support import best_support, shown, support_share
+from feedback.support import as_read, best_support, shown, support_share
 from feedback.values import fold, states_value, without_citations
 from feedback.wording import REFUSAL, cited_numbers, holds_refusal, is_refusal
 from training.absent import says_absent
@@ -355,12 +355,28 @@ def _capped(candidates: list[_Candidate], max_share: float, reasons: dict[int, s
     return [candidate for candidate in candidates if candidate.place not in reasons]
 
 
+def _prompt(candidate: _Candidate) -> tuple[Message, ...]:
+    """Return the messages of a turn; a cited passage whose lines in the prompt lack the answer stands there whole.
+
+    An answer that nothing in its prompt says would teach to make answers up.
+    """
+    asked = candidate.rated.turn.asked
+    *before, last = asked.messages
+    content = last.content
+    for passage in asked.passages:
+        is_cited = passage.number in cited_numbers(candidate.completion)
+        if is_cited and not support_share(candidate.plain, shown(as_read(passage)), asked.question):
+            head = f"[{passage.number}] {passage.title}\n"
+            content = content.replace(head + passage.excerpt, head + passage.text, 1) if passage.excerpt else content
+    return (*before, replace(last, content=content))
+
+
 def _example(candidate: _Candidate) -> Example:
     turn, user_id = candidate.rated.turn, candidate.rated.feedback.user_id
     digest = hashlib.sha256("\n".join((turn.id, user_id, candidate.completion)).encode()).hexdigest()
     return Example(
         id=digest[:16],
-        prompt=turn.asked.messages,
+        prompt=_prompt(candidate),
         completion=candidate.completion,
         source=candidate.source,
         turn_id=turn.id,

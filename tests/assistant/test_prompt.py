@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,25 @@ def test_passages_are_numbered_and_the_question_comes_last(documents: Library) -
     assert prepared.messages[-1].content.endswith("Question: What does a parking permit cost?")
     for passage in prepared.passages:
         assert f"[{passage.number}] {passage.title}\n{passage.text}" in prepared.messages[-1].content
+
+
+def test_a_small_model_reads_the_closest_lines_and_the_passages_are_kept_whole(tmp_path: Path) -> None:
+    (tmp_path / "gate.md").write_text(
+        "# The gate\n\nThe gate is painted green, as it has been for longer than anybody remembers.\n\n"
+        "A parking permit for the yard behind the gate costs €12 a month.\n\n"
+        "Deliveries ring twice and wait until somebody comes down from the second floor.\n"
+    )
+    library = Library(tmp_path / "documents.db", encoder="minilm")
+    library.add_folder(tmp_path)
+    limits = PromptLimits(tokens=400, passages=3, following=0, lines=1)
+    question = "What does a parking permit cost?"
+    (passage,) = PromptBuilder(library, words, limits=limits).prepare(question).passages
+    assert passage.excerpt == "A parking permit for the yard behind the gate costs €12 a month."
+    assert passage.excerpt in passage.text and "Deliveries" in passage.text
+    prompt = PromptBuilder(library, words, limits=limits).prepare(question).messages[-1].content
+    assert passage.excerpt in prompt and "Deliveries" not in prompt and "green" not in prompt
+    whole = PromptBuilder(library, words, limits=replace(limits, lines=0)).prepare(question)
+    assert whole.passages[0].excerpt == "" and "Deliveries" in whole.messages[-1].content
 
 
 @pytest.mark.parametrize("tokens", [150, 250, 400])

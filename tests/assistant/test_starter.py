@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,11 @@ from feedback.wording import REFUSAL, cited_numbers
 from training.curation import Example
 
 pytestmark = pytest.mark.model
+COLOURS = ("red", "green", "blue", "white", "black", "brown", "grey", "violet")
 WORDS_ONLY = Settings(documents=DocumentSettings(encoder="none"))
 SUBJECTS = ("bicycle", "locker", "canteen", "printer", "garden", "piano", "ladder", "kettle")
+
+FILLING = tuple(f"The {colour} shelf on the upper floor is dusted twice a year by whoever has time for it." for colour in COLOURS)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +67,16 @@ def test_every_answer_stands_in_the_passage_that_it_cites(rows: list[Example]) -
     for row in answered:
         (number,) = cited_numbers(row.completion)
         assert states_value(passages(row)[number - 1], row.completion.split(" [")[0]), row.id
+
+
+def test_a_row_is_read_as_served_in_lines_and_always_holds_its_answer(folder: Path, home: Home, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "longer")
+    for page in (tmp_path / "longer" / "lagoon" / "pages").glob("*.md"):
+        page.write_text(page.read_text("utf-8") + "\n" + "\n\n".join(FILLING), "utf-8")
+    rows = starter_rows(tmp_path / "longer", home, Settings(), seed=5)
+    asked = [row for row in rows if row.id == "lagoon/bicycle"]
+    assert asked and all("deposit for a bicycle is" in row.prompt[-1].content for row in asked)
+    assert all(sum(row.prompt[-1].content.count(line) for line in FILLING) < len(FILLING) for row in asked)
 
 
 def test_what_the_passages_do_not_say_is_refused_in_the_standard_sentence(rows: list[Example]) -> None:

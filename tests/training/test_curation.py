@@ -93,6 +93,22 @@ def completions(curated: Curated) -> list[str]:
 # --- corrections ---
 
 
+def test_a_passage_whose_lines_in_the_prompt_lack_the_answer_is_learned_whole() -> None:
+    one = rated(correction="€42", thumb="down")
+    parking, lunch = one.turn.asked.passages
+    lunch = dataclasses.replace(lunch, excerpt="A dinner is €68 a head.", text=f"{LUNCH} A dinner is €68 a head.")
+    parking = dataclasses.replace(parking, excerpt="It costs €12.")
+    content = f"[1] Page\n{parking.excerpt}\n\n[2] Page\n{lunch.excerpt}\n\nQuestion: {QUESTION}"
+    messages = (*one.turn.asked.messages[:-1], Message(role="user", content=content))
+    asked = dataclasses.replace(one.turn.asked, passages=(parking, lunch), messages=messages)
+    made = example(dataclasses.replace(one, turn=dataclasses.replace(one.turn, asked=asked)))
+    assert made.completion == "€42 [2]"
+    assert made.prompt[-1].content == f"[1] Page\nIt costs €12.\n\n[2] Page\n{lunch.text}\n\nQuestion: {QUESTION}"
+    seen = dataclasses.replace(asked, passages=(parking, dataclasses.replace(lunch, excerpt=LUNCH)))
+    made = example(dataclasses.replace(one, turn=dataclasses.replace(one.turn, asked=seen)))
+    assert made.prompt == messages
+
+
 def test_a_correction_gets_the_citation_of_the_passage_that_supports_it() -> None:
     one = rated(correction="€42", thumb="down")
     made = example(one)
