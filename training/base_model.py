@@ -12,7 +12,7 @@ import time
 import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -47,10 +47,8 @@ class Placement:
 def choose_placement(recipe: Recipe, *, parameters: int) -> Placement:
     """Choose device, dtype and packing from the recipe and, where it says "auto", from a measurement of this machine."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if recipe.compute_dtype == "auto":
-        dtype = torch.bfloat16 if device == "cuda" or bfloat16_pays() else torch.float32
-    else:
-        dtype = torch.bfloat16 if recipe.compute_dtype == "bfloat16" else torch.float32
+    chosen = faster_dtype() if recipe.compute_dtype == "auto" else recipe.compute_dtype
+    dtype = torch.bfloat16 if chosen == "bfloat16" else torch.float32
     if recipe.method == "full":
         dtype = torch.float32  # Adam's small updates would be lost in bfloat16 weights
         refuse_full(parameters, free=free_memory(device))
@@ -73,6 +71,11 @@ def refuse_full(parameters: int, *, free: int) -> None:
             f"Training all {parameters / 1e6:.0f} million weights needs {needed / 2**30:.1f} GiB of memory, and "
             f"{free / 2**30:.1f} GiB are free: choose method = 'lora', or a smaller base."
         )
+
+
+def faster_dtype() -> Literal["bfloat16", "float32"]:
+    """Return the dtype to compute in on this machine."""
+    return "bfloat16" if torch.cuda.is_available() or bfloat16_pays() else "float32"
 
 
 def bfloat16_pays(*, seconds: float = 0.4) -> bool:

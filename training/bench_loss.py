@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 
 from feedback.errors import RunError
 from training.bench import BATCH, in_own_process, plain_trainer, write_rows
-from training.recipe import Recipe
+from training.recipe import ComputeDtype, Recipe
 
 Side = Literal["plain", "ours", "upper", "upper_kept"]
 SIDES: Final[dict[Side, dict[str, Any]]] = {
@@ -61,7 +61,7 @@ def bench_time_to_loss(
     _claim(work, base, rows)
     for side in SIDES:
         if not (work / side / _FILE).exists():
-            _prepare(side, work / side, base, rows)
+            _prepare(side, work / side, base, rows, compute_dtype=_compute_dtype(work))
             (run or _own_process)(side, work / side)
         found = _read(work / side)
         tell(f"{side}: loss {found['readings'][-1]['loss']:.4f} after {found['readings'][-1]['trained_seconds']:.0f} s of steps")
@@ -110,7 +110,17 @@ def _claim(work: Path, base: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     file.write_text(mark, "utf-8")
 
 
-def _prepare(side: Side, folder: Path, base: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _compute_dtype(work: Path) -> ComputeDtype:
+    """Return the dtype that our sides compute in: found out once, by timing, since the sides must not differ in it."""
+    file = work / "compute_dtype"
+    if not file.exists():
+        from training.base_model import faster_dtype
+
+        file.write_text(faster_dtype(), "utf-8")
+    return "bfloat16" if file.read_text("utf-8") == "bfloat16" else "float32"
+
+
+def _prepare(side: Side, folder: Path, base: Path, rows: Sequence[Mapping[str, Any]], *, compute_dtype: ComputeDtype) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     layers = json.loads((base / "config.json").read_text("utf-8"))["num_hidden_layers"]
     changed = dict(SIDES[side])
@@ -119,6 +129,7 @@ def _prepare(side: Side, folder: Path, base: Path, rows: Sequence[Mapping[str, A
     recipe = Recipe(
         base=str(base),
         batch_size=BATCH,
+        compute_dtype=compute_dtype,
         epochs=float(EPOCHS),
         nice=0,
         checkpoint_seconds=1e9,  # a side is finished or begun anew

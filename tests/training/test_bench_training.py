@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,8 @@ def test_every_side_trains_the_same_steps_and_finished_ones_are_not_trained_agai
     assert found["target_loss"] == pytest.approx(1.01 * found["plain"]["final_loss"], abs=1e-3)
     assert abs(found["ours"]["final_loss"] - found["plain"]["final_loss"]) < 0.2 * found["plain"]["final_loss"]
     assert abs(found["upper"]["final_loss"] - found["upper_kept"]["final_loss"]) < 0.01
+    recipes = [json.loads((tmp_path / side / "config.json").read_text("utf-8")) for side in ("ours", "upper", "upper_kept")]
+    assert len({recipe["compute_dtype"] for recipe in recipes}) == 1 and recipes[0]["compute_dtype"] != "auto"
     stamps = {side: (tmp_path / side / "side.json").stat().st_mtime_ns for side in ("plain", "ours", "upper", "upper_kept")}
     (tmp_path / "ours" / "side.json").unlink()
     again = bench_time_to_loss(tiny_base, ROWS, work=tmp_path, run=run_side)
