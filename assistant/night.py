@@ -50,6 +50,7 @@ from training.gate import Decision
 from training.heldout import hold_out
 from training.methods import check_combination, usual_rate
 from training.preference_rows import Preferences, preference_rows
+from training.progress_lines import read_notes
 from training.questions import QuestionRow, load_questions, split_by
 from training.recipe import Recipe
 from training.registry import AdapterRegistry, ServingChanged
@@ -159,6 +160,7 @@ class _Night:
             candidate=candidate,
             examples=sum(bool(row.turn_id) for row in rows),
             refused_examples=preferences.unused,
+            notes=tuple(read_notes(self.folder)),
             summaries={name: result["summary"] for name, result in results.items()},
             decision=decision,
         )

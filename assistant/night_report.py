@@ -20,6 +20,7 @@ class NightReport:
     candidate: str | None = None
     examples: int = 0
     refused_examples: int = 0
+    notes: tuple[str, ...] = ()  # of the trainer: what it did otherwise than it was asked
     summaries: Mapping[str, Any] = field(default_factory=dict)
     decision: Decision | None = None
     seconds: float = 0.0
@@ -38,6 +39,7 @@ class NightReport:
             lines.append(
                 f"Candidate {self.candidate}, trained on {self.examples} examples ({self.refused_examples} ratings refused)."
             )
+        lines.extend(f"  {note}" for note in self.notes)
         for name, summary in self.summaries.items():
             lines.append(
                 f"  {name:9} score {summary['score']:.2f}, accuracy {summary['accuracy'] or 0:.2f}, "

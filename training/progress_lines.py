@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
-PROGRESS = "progress.jsonl"
-"""The name of the file in a run folder."""
+PROGRESS, RESULT = "progress.jsonl", "result.json"
+"""The names of the files in a run folder: what a training tells while it goes on, and how it ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +73,15 @@ def read_progress(folder: Path) -> list[ProgressLine]:
         if values is not None:
             steps[values["step"]] = values
     return [ProgressLine(**steps[step]) for step in sorted(steps)]
+
+
+def read_notes(folder: Path) -> list[str]:
+    """Return the sentences in which the trainer of a run folder says what it did otherwise than it was asked; [] without any."""
+    try:
+        notes = json.loads((folder / RESULT).read_text("utf-8")).get("notes", [])
+    except (OSError, ValueError, AttributeError):
+        return []
+    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
 
 
 def has_progress(folder: Path) -> bool:

@@ -12,7 +12,7 @@ from assistant.web import pages
 from assistant.web.admin_view import VERDICTS, plural
 from assistant.web.charts import Bar, bars, lines
 from assistant.web.metric_charts import losses
-from training.progress_lines import ProgressLine, read_progress
+from training.progress_lines import ProgressLine, read_notes, read_progress
 
 REPORT = "report.html"
 """The name of the file in a run folder."""
@@ -56,6 +56,7 @@ def examination_page(report: Mapping[str, Any], *, run_id: str, candidate: str, 
             _objections(contestants, names),
             _prompts(contestants, names),
             _sampled(contestants),
+            _notes(read_notes(folder) if folder else []),
         )
     )
     return pages.report(title=f"Examination of {candidate or 'the candidate'}", run_id=run_id, body=body, links=links)
@@ -270,6 +271,11 @@ def _sampled(contestants: Mapping[str, Any]) -> str:
     full = all(each["asked"] >= each["planned"] for suite, each in asked.items() if suite != "pushback")
     why = "" if full else " The rest did not fit into the time of an examination."
     return _section("What was asked", f"<p>{escape(', '.join(parts))}.{why}</p>")
+
+
+def _notes(notes: Sequence[str]) -> str:
+    """Return what the trainer did otherwise than it was asked."""
+    return _section("Notes of the training", "".join(f"<p>{escape(note)}</p>" for note in notes)) if notes else ""
 
 
 def _marked(answer: Answer) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -13,10 +14,12 @@ from fastapi.testclient import TestClient
 
 from assistant.config import NightSettings
 from assistant.examination import decision_of, on_common_ground, report_of
+from assistant.night_report import NightReport
 from assistant.services import Services
 from assistant.web.admin_view import runs_html
 from assistant.web.charts import Bar, bars, lines
 from assistant.web.report_view import REPORT, diff, examination_page
+from training.progress_lines import read_notes
 
 EVIL = '<script>alert("x")</script>'
 
@@ -59,6 +62,22 @@ def a_report(*, serving: str = "v0001") -> dict[str, Any]:
         }
     )
     return report_of(results, decision_of(results, NightSettings()), seed=0)
+
+
+def test_what_the_trainer_did_otherwise_is_said(tmp_path: Path) -> None:
+    page = examination_page(a_report(), run_id="r0001", candidate="v0002", folder=tmp_path)
+    assert "Notes of the training" not in page
+    (tmp_path / "result.json").write_text(json.dumps({"notes": [f"Fewer steps fitted {EVIL}."]}), "utf-8")
+    page = examination_page(a_report(), run_id="r0001", candidate="v0002", folder=tmp_path)
+    assert "Notes of the training" in page and "Fewer steps fitted &lt;script&gt;" in page
+    report = NightReport(run_id="r1", outcome="succeeded", verdict="HOLD", reason="Equal.", notes=("Fewer steps fitted.",))
+    assert "Fewer steps fitted." in report.as_text() and report.as_dict()["notes"] == ("Fewer steps fitted.",)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"notes": 7}', '{"notes": [1, null]}'])
+def test_a_result_that_cannot_be_read_has_no_notes(tmp_path: Path, content: str) -> None:
+    (tmp_path / "result.json").write_text(content, "utf-8")
+    assert read_notes(tmp_path) == [] == read_notes(tmp_path / "missing")
 
 
 class Tags(HTMLParser):
