@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
+PASSAGES_OF_LINES = 3
+"""Passages whose closest lines are laid out: with a fourth, a small model takes more values from beside the right one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PromptLimits:
@@ -27,16 +30,17 @@ def cores() -> int:
 def prompt_limits(*, core_count: int, cuda: bool, tokens: int = 0, passages: int = 0, lines: int = 0) -> PromptLimits:
     """Choose the prompt's limits: reading the prompt is what costs on a CPU (about 300 tokens a second on 2 cores).
 
-    `tokens` and `passages` other than 0 are taken as they are, and `lines` always.
+    `tokens` and `passages` other than 0 are taken as they are, and `lines` always: few lines are taken of few passages.
     """
     if cuda:
         by_machine = PromptLimits(tokens=2400, passages=8, following=1)
     elif core_count <= 2:
-        by_machine = PromptLimits(tokens=400, passages=4, following=0)
+        by_machine = PromptLimits(tokens=400, passages=3, following=0)
     elif core_count <= 4:
         by_machine = PromptLimits(tokens=640, passages=4, following=0)
     elif core_count <= 8:
         by_machine = PromptLimits(tokens=1000, passages=5, following=0)
     else:
         by_machine = PromptLimits(tokens=1600, passages=6, following=1)
-    return replace(by_machine, tokens=tokens or by_machine.tokens, passages=passages or by_machine.passages, lines=lines)
+    most = min(by_machine.passages, PASSAGES_OF_LINES) if lines else by_machine.passages
+    return replace(by_machine, tokens=tokens or by_machine.tokens, passages=passages or most, lines=lines)

@@ -138,15 +138,16 @@ class Library:
     def focused(self, passages: Sequence[Passage], question: str, lines: int) -> tuple[Passage, ...]:
         """Return the passages with the `lines` lines of them all that lie closest to the question as their excerpts.
 
-        0 lines, no encoder, and one that cannot be loaded leave the passages whole.
+        The closeness of each one's best line is added to its scores ("line"). 0 lines, no encoder, and one that cannot be
+        loaded leave the passages whole.
         """
         if lines and passages and self.encoder is not None:
             parts = [(each.title, each.text, each.score) for each in passages]
             with contextlib.suppress(ModelError):
-                excerpts = closest_lines(question, parts, self.encoder, most=lines)
+                closest = closest_lines(question, parts, self.encoder, most=lines)
                 return tuple(
-                    replace(each, excerpt=excerpt if excerpt != each.text else "")
-                    for each, excerpt in zip(passages, excerpts, strict=True)
+                    replace(each, excerpt=excerpt if excerpt != each.text else "", scores={**each.scores, "line": round(near, 4)})
+                    for each, (excerpt, near) in zip(passages, closest, strict=True)
                 )
         return tuple(passages)
 

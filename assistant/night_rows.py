@@ -20,8 +20,9 @@ from assistant.config import Settings
 from assistant.documents.store import DocumentStore
 from assistant.engines.select import has_cuda
 from assistant.engines.template import ChatTemplate
+from assistant.hardware import PromptLimits
 from assistant.home import Home
-from assistant.models import open_base
+from assistant.models import BaseModel, open_base
 from assistant.progress import counts_into
 from assistant.prompt import Prepared, PromptBuilder
 from assistant.services import engine_context, limits_for, open_library
@@ -130,8 +131,9 @@ def seed_examples(
     def count(messages: Sequence[Message]) -> int:
         return len(template.encode(messages))
 
-    limits = limits_for(settings, cuda=settings.engine.kind != "llama_cpp" and has_cuda(), base=base)
-    prompts = PromptBuilder(open_library(home, settings), count, limits=limits, threshold=settings.chat.threshold)
+    prompts = PromptBuilder(
+        open_library(home, settings), count, limits=_limits(settings, base), threshold=settings.chat.threshold
+    )
     most, wanted = engine_context(settings), len(questions) if limit is None else limit
     refusals = round(wanted * sum(not row.answerable for row in questions) / max(1, len(questions)))
     examples: list[Example] = []
@@ -145,6 +147,11 @@ def seed_examples(
             examples.append(unrated(row.id, prepared.messages, completion, "seed"))
             tell(len(examples), wanted)
     return examples
+
+
+def _limits(settings: Settings, base: BaseModel) -> PromptLimits:
+    """Return the limits of a prompt as it is served here."""
+    return limits_for(settings, cuda=settings.engine.kind != "llama_cpp" and has_cuda(), base=base)
 
 
 def _completion(row: QuestionRow, prepared: Prepared) -> str:
@@ -201,7 +208,10 @@ def _render(folder: Path) -> None:
     seeds = seed_examples(home, settings, questions, limit=wanted["seed"], tell=tell) if wanted.get("seed") else []
     starter: list[Example] = []
     if wanted.get("starter"):
-        starter = starter_rows(ORGANISATIONS, home, settings, limit=wanted["starter"], seed=settings.night.seed, tell=tell)
+        limits = _limits(settings, open_base(home.models, settings.engine.base_model))
+        starter = starter_rows(
+            ORGANISATIONS, home, settings, limits=limits, limit=wanted["starter"], seed=settings.night.seed, tell=tell
+        )
     partial = folder / f"{ROWS}.partial"
     with partial.open("w", encoding="utf-8") as file:
         for each in (*seeds, *starter):

@@ -32,6 +32,9 @@ HYBRID_THRESHOLD, WORDS_THRESHOLD = 0.3, 0.33
 BIAS_SLOPE, BIAS_POINT, BIAS_LIMIT = 10.0, 0.4, 4.0
 """How the best passage's score bears on the model's own wish to refuse, in nats: see `refusal_bias`."""
 
+LINES_THRESHOLD, LINES_SLOPE, LINES_POINT = 0.42, 16.0, 0.48
+"""The same where the closest line is known too: of the mean of its closeness and the best passage's score."""
+
 CountTokens = Callable[[Sequence[Message]], int]
 
 
@@ -99,11 +102,24 @@ def lay_out(instructions: str, blocks: Sequence[str], question: str, past: Seque
 def refusal_bias(passages: Sequence[Passage]) -> float:
     """Return the nats that are added to the standard refusal's first token where an answer begins.
 
-    A small model's wish to refuse and the best passage's score each tell answerable questions from others, and the two together
-    tell more than either (docs/LOG.md): a logistic rule in both, in one pass. 0 where there are no vectors.
+    A small model's wish to refuse and how near the documents come to the question each tell answerable questions from others,
+    and the two together tell more than either (docs/LOG.md): a logistic rule in both, in one pass. 0 where there are no vectors.
     """
-    best = max((passage.score for passage in passages if "dense" in passage.scores), default=BIAS_POINT)
-    return round(max(-BIAS_LIMIT, min(BIAS_LIMIT, BIAS_SLOPE * (BIAS_POINT - best))), 3)
+    slope, point = (LINES_SLOPE, LINES_POINT) if _is_close_read(passages) else (BIAS_SLOPE, BIAS_POINT)
+    near = nearness(passages) if any("dense" in passage.scores for passage in passages) else point
+    return round(max(-BIAS_LIMIT, min(BIAS_LIMIT, slope * (point - near))), 3)
+
+
+def nearness(passages: Sequence[Passage]) -> float:
+    """Return how near passages come to their question, in [0, 1]: the best score, or its mean with the closest line's."""
+    best = max((passage.score for passage in passages), default=0.0)
+    if not _is_close_read(passages):
+        return best
+    return (best + max(0.0, *(passage.scores.get("line", 0.0) for passage in passages))) / 2
+
+
+def _is_close_read(passages: Sequence[Passage]) -> bool:
+    return any("line" in passage.scores for passage in passages)
 
 
 def request_of(prepared: Prepared, *, max_tokens: int) -> ChatRequest:
@@ -154,7 +170,7 @@ class PromptBuilder:
             [passage_of(number, hit) for number, hit in enumerate(hits, start=1)], query or context or text, self._limits.lines
         )
         rest = {"searched": query or context, "collection": collection}
-        if not found or max(passage.score for passage in found) < self._least(found):
+        if not found or nearness(found) < self._least(found):
             return Prepared(question=text, messages=(), passages=found, **rest)
         earlier = self._fitting_history(past)
         for kept in range(len(found), 0, -1):
@@ -167,6 +183,8 @@ class PromptBuilder:
         """Return the threshold: as set, or as calibrated for what was searched."""
         if self._threshold >= 0:
             return self._threshold
+        if _is_close_read(found):
+            return LINES_THRESHOLD
         return HYBRID_THRESHOLD if any("dense" in passage.scores for passage in found) else WORDS_THRESHOLD
 
     def _fitting_history(self, past: Sequence[Message]) -> tuple[Message, ...]:

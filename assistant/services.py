@@ -39,7 +39,7 @@ A prompt always holds its whole question and one passage, so a question of many 
 be longer: the engine then says so.
 """
 
-SMALL_MODEL_LINES = 6
+SMALL_MODEL_LINES = 4
 """Lines of its passages that a small model is given to read: what holds the answer is among them nearly always (docs/LOG.md)."""
 
 

@@ -34,11 +34,11 @@ from training.questions import QuestionRow, load_questions
 ORGANISATIONS = Path(__file__).resolve().parent.parent / "data" / "starter"
 """The organisations that ship, beside the packages."""
 LIMITS = PromptLimits(tokens=400, passages=4, following=0, lines=6)
-"""The prompt of a 2-core machine, on which the starter adapter is trained."""
+"""The prompts that the starter adapter is trained on: a little fuller than those of a 2-core machine."""
 CANDIDATES = 8
 """Passages that the search gives, of which a prompt takes some."""
-PASSAGES, PASSAGE_WEIGHTS = (1, 2, 3, 4, 6), (0.06, 0.08, 0.2, 0.6, 0.06)
-"""How many passages a row has, and how often: mostly what is served on 2 cores."""
+FEW, FEWER, PASSAGE_WEIGHTS = (1, 2), (-1, 0, 2), (0.06, 0.08, 0.2, 0.6, 0.06)
+"""How many passages a row has, then how many more than the limit's, and how often each: mostly the limit's."""
 LINES, LINES_WEIGHTS = (1.0, 0.5, 1.5, 0.0), (0.76, 0.1, 0.1, 0.04)
 """How many of the limit's lines a row has, as a share of it, and how often; 0: whole passages."""
 SHUFFLED = 0.5
@@ -234,7 +234,8 @@ class _Writer:
         self, question: str, first: Sequence[Hit], rest: Sequence[Hit], past: tuple[Message, ...]
     ) -> tuple[Passage, ...]:
         """Return the numbered passages of a prompt: some of them, within the tokens, as found or in another order."""
-        wanted = self._draw.choices(PASSAGES, PASSAGE_WEIGHTS)[0]
+        counts = (*FEW, *(max(1, self._limits.passages + more) for more in FEWER))
+        wanted = self._draw.choices(counts, PASSAGE_WEIGHTS)[0]
         lines = round(self._draw.choices(LINES, LINES_WEIGHTS)[0] * self._limits.lines)
         is_shuffled = self._draw.random() < SHUFFLED
         chosen = [*first, *rest][: max(wanted, 1)]

@@ -86,29 +86,33 @@ def _merged(parts: Sequence[Span]) -> list[Span]:
     return merged
 
 
-def closest_lines(question: str, passages: Sequence[tuple[str, str, float]], encoder: Encoder, *, most: int) -> list[str]:
+def closest_lines(
+    question: str, passages: Sequence[tuple[str, str, float]], encoder: Encoder, *, most: int
+) -> list[tuple[str, float]]:
     """Return each passage's text with only those of its lines that lie closest to the question, in their order.
 
-    A passage is (title, text, score). Of all passages together `most` lines are kept, of each at least one, and the lines that
-    say what those are about. A line's rank is its cosine with the question, read under its title, with its passage's score.
-    Raises ModelError when the encoder cannot be loaded.
+    Beside it stands the cosine, in [-1, 1], of its closest line, read under the passage's title. A passage is (title, text,
+    score). Of all passages together `most` lines are kept, of each at least one, and what says what those are about; a line's
+    rank is its cosine and its passage's score. Raises ModelError when the encoder cannot be loaded.
     """
-    cut = [lines_of(text) for _, text, _ in passages]
+    cut = [lines_of(text) or [Line(start=0, end=len(text))] for _, text, _ in passages]
     places = [(at, line) for at, lines in enumerate(cut) for line in lines]
-    if len(places) <= most:
-        return [text for _, text, _ in passages]
     read = [f"{passages[at][0]}\n{passages[at][1][line.start : line.end]}" for at, line in places]
     vectors = encoder.encode([question, *read], telling=False).whole
-    near = vectors[1:] @ vectors[0] + np.array([passages[at][2] for at, _ in places], np.float32)
-    order = [int(each) for each in np.argsort(-near, kind="stable")]
-    first = {at: each for each in reversed(order) for at in [places[each][0]]}  # the best line of each passage
+    near = vectors[1:] @ vectors[0]
+    best = [max(float(near[each]) for each, (of, _) in enumerate(places) if of == at) for at in range(len(passages))]
+    if len(places) <= most:
+        return [(text, close) for (_, text, _), close in zip(passages, best, strict=True)]
+    ranks = near + np.array([passages[at][2] for at, _ in places], np.float32)
+    order = [int(each) for each in np.argsort(-ranks, kind="stable")]
+    first = {places[each][0]: each for each in reversed(order)}  # the best line of each passage
     kept = list(first.values())
     kept += [each for each in order if each not in kept][: max(0, most - len(kept))]
-    spans: list[set[tuple[int, int]]] = [set() for _ in passages]
+    spans: list[set[Span]] = [set() for _ in passages]
     for each in kept:
         at, line = places[each]
         spans[at].update([(line.start, line.end), *line.heads])
-    return [_joined(text, sorted(chosen)) if chosen else text for (_, text, _), chosen in zip(passages, spans, strict=True)]
+    return [(_joined(text, sorted(chosen)), close) for (_, text, _), chosen, close in zip(passages, spans, best, strict=True)]
 
 
 def _joined(text: str, spans: Sequence[tuple[int, int]]) -> str:

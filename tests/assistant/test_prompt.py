@@ -10,7 +10,17 @@ import pytest
 
 from assistant.hardware import PromptLimits, prompt_limits
 from assistant.library import Library
-from assistant.prompt import BIAS_LIMIT, BIAS_POINT, INSTRUCTIONS, Prepared, PromptBuilder, refusal_bias, request_of
+from assistant.prompt import (
+    BIAS_LIMIT,
+    BIAS_POINT,
+    INSTRUCTIONS,
+    LINES_POINT,
+    Prepared,
+    PromptBuilder,
+    nearness,
+    refusal_bias,
+    request_of,
+)
 from feedback.errors import QuestionError
 from feedback.records import Message, Passage
 from feedback.wording import REFUSAL
@@ -46,6 +56,18 @@ def test_passages_are_numbered_and_the_question_comes_last(documents: Library) -
     assert prepared.messages[-1].content.endswith("Question: What does a parking permit cost?")
     for passage in prepared.passages:
         assert f"[{passage.number}] {passage.title}\n{passage.text}" in prepared.messages[-1].content
+
+
+def test_the_closest_line_bears_on_the_refusal_where_it_is_known() -> None:
+    def passage(score: float, line: float | None) -> Passage:
+        scores = {"dense": score} if line is None else {"dense": score, "line": line}
+        return Passage(
+            number=1, document="a.md", document_version=1, chunk_id=1, title="A", text="A.", score=score, scores=scores
+        )
+
+    assert nearness([passage(0.5, None)]) == 0.5 and nearness([passage(0.5, 0.9), passage(0.6, 0.2)]) == 0.75
+    assert refusal_bias([passage(0.4, None)]) == 0 == refusal_bias([passage(LINES_POINT, LINES_POINT)])
+    assert refusal_bias([passage(0.45, 0.3)]) > 0 > refusal_bias([passage(0.45, 0.7)])  # the same passage, another line
 
 
 def test_a_small_model_reads_the_closest_lines_and_the_passages_are_kept_whole(tmp_path: Path) -> None:
