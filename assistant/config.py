@@ -86,7 +86,8 @@ class ChatSettings(_Section):
         default=-1,
         ge=-1,
         le=1,
-        description="least score of the best passage, below which no model is called; -1: as calibrated (docs/LOG.md)",
+        description="how near the passages must come to the question (best score, with the closest line), or no model is "
+        "called; -1: as calibrated (docs/LOG.md)",
     )
     followups: Literal["auto", "terms", "model"] = Field(
         default="auto",
