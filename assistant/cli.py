@@ -58,10 +58,9 @@ def serve(
     from assistant.server import serve as run
 
     home, settings = opened(context, sample=sample)
-    bring_starter(home, settings)
     if port is not None:
         settings = settings.model_copy(update={"server": settings.server.model_copy(update={"port": port})})
-    run(home, settings)
+    run(home, settings, prepare=lambda: bring_starter(home, settings))
 
 
 @app.command()

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import uvicorn
@@ -157,19 +157,26 @@ def librarian_of(services: Services) -> Librarian:
     return Librarian(services.library, minutes=services.settings.documents.watch_minutes, uploads=services.home.uploads)
 
 
-def serve(home: Home, settings: Settings) -> None:
-    """Serve until stopped. Raises NightschoolError for a busy address, a second server, a missing base model."""
-    with (
-        home.serving(),
-        bind(settings.server.host, settings.server.port) as listening,
-        open_services(home, settings) as services,
-    ):
-        server, clock = build(services)
-        with librarian_of(services) as librarian, following(services):
-            server.lines.extend(documents_lines(services, librarian))
-            server.lines.append(f"Open http://{settings.server.host}:{settings.server.port}")
-            clock.start()
-            try:
-                server.run(sockets=[listening])
-            finally:
-                clock.stop()
+def serve(home: Home, settings: Settings, *, prepare: Callable[[], None] = lambda: None) -> None:
+    """Serve until stopped. Raises NightschoolError for a busy address, a second server, a missing base model.
+
+    `prepare` may take its minute: it is called once it is clear that this process is the one that serves.
+    """
+    with home.serving(), bind(settings.server.host, settings.server.port) as listening:
+        prepare()
+        with open_services(home, settings) as services:
+            _serve(services, listening)
+
+
+def _serve(services: Services, listening: socket.socket) -> None:
+    """Serve until stopped, on a socket that listens."""
+    address = services.settings.server
+    server, clock = build(services)
+    with librarian_of(services) as librarian, following(services):
+        server.lines.extend(documents_lines(services, librarian))
+        server.lines.append(f"Open http://{address.host}:{address.port}")
+        clock.start()
+        try:
+            server.run(sockets=[listening])
+        finally:
+            clock.stop()

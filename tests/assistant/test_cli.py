@@ -130,12 +130,14 @@ def test_a_busy_port_is_named(tmp_path: Path) -> None:
         done = nightschool(tmp_path, "serve", "--port", str(port))
     assert done.returncode == 1
     assert f"127.0.0.1:{port} cannot be used" in done.stderr and "--port" in done.stderr
+    assert "Importing" not in done.stderr and not any((tmp_path / "models").glob("*"))  # said before anything takes a minute
 
 
 def test_a_second_server_on_the_same_home_is_refused(tmp_path: Path) -> None:
     with Home(tmp_path).serving():
         done = nightschool(tmp_path, "serve", "--port", "7999")
     assert done.returncode == 1 and "already serves" in done.stderr
+    assert "Importing" not in done.stderr and not any((tmp_path / "models").glob("*"))
 
 
 @pytest.mark.model
