@@ -95,15 +95,16 @@ def closest_lines(
     score). Of all passages together `most` lines are kept, of each at least one, and what says what those are about; a line's
     rank is its cosine and its passage's score. Raises ModelError when the encoder cannot be loaded.
     """
-    cut = [lines_of(text) or [Line(start=0, end=len(text))] for _, text, _ in passages]
-    places = [(at, line) for at, lines in enumerate(cut) for line in lines]
+    places = [(at, line) for at, (_, text, _) in enumerate(passages) for line in lines_of(text)]
+    bare = sorted(set(range(len(passages))) - {at for at, _ in places})  # of headings alone: such a text stays whole
     read = [f"{passages[at][0]}\n{passages[at][1][line.start : line.end]}" for at, line in places]
-    vectors = encoder.encode([question, *read], telling=False).whole
+    vectors = encoder.encode([question, *read, *(f"{passages[at][0]}\n{passages[at][1]}" for at in bare)], telling=False).whole
     near = vectors[1:] @ vectors[0]
-    best = [max(float(near[each]) for each, (of, _) in enumerate(places) if of == at) for at in range(len(passages))]
+    of = [*(at for at, _ in places), *bare]
+    best = [max(float(near[each]) for each, at in enumerate(of) if at == passage) for passage in range(len(passages))]
     if len(places) <= most:
         return [(text, close) for (_, text, _), close in zip(passages, best, strict=True)]
-    ranks = near + np.array([passages[at][2] for at, _ in places], np.float32)
+    ranks = near[: len(places)] + np.array([passages[at][2] for at, _ in places], np.float32)
     order = [int(each) for each in np.argsort(-ranks, kind="stable")]
     first = {places[each][0]: each for each in reversed(order)}  # the best line of each passage
     kept = list(first.values())
@@ -112,7 +113,10 @@ def closest_lines(
     for each in kept:
         at, line = places[each]
         spans[at].update([(line.start, line.end), *line.heads])
-    return [(_joined(text, sorted(chosen)), close) for (_, text, _), chosen, close in zip(passages, spans, best, strict=True)]
+    return [
+        (_joined(text, sorted(chosen)) if chosen else text, close)
+        for (_, text, _), chosen, close in zip(passages, spans, best, strict=True)
+    ]
 
 
 def _joined(text: str, spans: Sequence[tuple[int, int]]) -> str:
