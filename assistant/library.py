@@ -138,10 +138,10 @@ class Library:
     def focused(self, passages: Sequence[Passage], question: str, lines: int) -> tuple[Passage, ...]:
         """Return the passages with the `lines` lines of them all that lie closest to the question as their excerpts.
 
-        The closeness of each one's best line is added to its scores ("line"). 0 lines, no encoder, and one that cannot be
-        loaded leave the passages whole.
+        The closeness of each one's best line is added to its scores ("line"). 0 lines, no encoder, and passages that were
+        found without one (it cannot be loaded, or has not come to them yet) leave the passages whole.
         """
-        if lines and passages and self.encoder is not None:
+        if lines and self.encoder is not None and any("dense" in each.scores for each in passages):
             parts = [(each.title, each.text, each.score) for each in passages]
             with contextlib.suppress(ModelError):
                 closest = closest_lines(question, parts, self.encoder, most=lines)

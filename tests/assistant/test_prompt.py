@@ -18,9 +18,11 @@ from assistant.prompt import (
     Prepared,
     PromptBuilder,
     nearness,
+    passage_of,
     refusal_bias,
     request_of,
 )
+from assistant.retrieval.encoder import Encoded
 from feedback.errors import QuestionError
 from feedback.records import Message, Passage
 from feedback.wording import REFUSAL
@@ -56,6 +58,30 @@ def test_passages_are_numbered_and_the_question_comes_last(documents: Library) -
     assert prepared.messages[-1].content.endswith("Question: What does a parking permit cost?")
     for passage in prepared.passages:
         assert f"[{passage.number}] {passage.title}\n{passage.text}" in prepared.messages[-1].content
+
+
+def test_passages_found_without_vectors_stay_whole_and_the_encoder_is_not_asked_again(tmp_path: Path) -> None:
+    library = Library(tmp_path / "documents.db", encoder="minilm")
+    (tmp_path / "gate.md").write_text(
+        "# The gate\n\nA permit for the gate costs \u20ac12.\n\nDeliveries ring twice at the gate.\n"
+    )
+    library.add([tmp_path])  # not encoded yet, as with an encoder that cannot be loaded
+    limits = PromptLimits(tokens=400, passages=3, following=0, lines=1)
+    question = "What does a permit for the gate cost?"
+    found = library.search(question, limit=3)
+    assert found and "dense" not in found[0].scores
+    library.encoder = None if library.encoder is None else Refusing()
+    passages = [passage_of(1, found[0])]
+    assert library.focused(passages, question, limits.lines) == tuple(passages)
+
+
+class Refusing:
+    """An encoder that must not be asked."""
+
+    name, max_tokens = "refusing", 10
+
+    def encode(self, texts: Sequence[str], *, telling: bool) -> Encoded:
+        raise AssertionError("the encoder was asked")
 
 
 def test_the_closest_line_bears_on_the_refusal_where_it_is_known() -> None:
