@@ -16,7 +16,7 @@ from assistant.retrieval.followups import carried_over
 from assistant.retrieval.search import Hit
 from feedback.errors import QuestionError
 from feedback.records import Message, Passage
-from feedback.support import as_read
+from feedback.support import laid_out
 from feedback.wording import CITATION, MAX_QUESTION_CHARS, REFUSAL
 
 INSTRUCTIONS = (
@@ -86,8 +86,7 @@ def passage_of(number: int, hit: Hit) -> Passage:
 
 def render(question: str, passages: Sequence[Passage], past: Sequence[Message] = ()) -> tuple[Message, ...]:
     """Lay out the messages of the fixed plan, over numbered passages."""
-    blocks = [f"[{passage.number}] {passage.title}\n{as_read(passage).text}" for passage in passages]
-    return lay_out(INSTRUCTIONS, blocks, question, past)
+    return lay_out(INSTRUCTIONS, [laid_out(passage) for passage in passages], question, past)
 
 
 def lay_out(instructions: str, blocks: Sequence[str], question: str, past: Sequence[Message]) -> tuple[Message, ...]:

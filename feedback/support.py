@@ -128,6 +128,11 @@ def shown(passage: Passage) -> str:
     return f"{passage.title}\n{passage.text}"
 
 
+def laid_out(passage: Passage) -> str:
+    """Return the block of a passage in a prompt: its number, its title, and the lines of it that are read."""
+    return f"[{passage.number}] {passage.title}\n{as_read(passage).text}"
+
+
 def as_read(passage: Passage) -> Passage:
     """Return a passage with no more than what its prompt held of it."""
     return replace(passage, text=passage.excerpt or passage.text)

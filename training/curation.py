@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from feedback.records import Message, Passage, RatedTurn
-from feedback.support import as_read, best_support, shown, support_share
+from feedback.support import as_read, best_support, laid_out, shown, support_share
 from feedback.values import fold, states_value, without_citations
 from feedback.wording import REFUSAL, cited_numbers, holds_refusal, is_refusal
 from training.absent import says_absent
@@ -366,8 +366,7 @@ def _prompt(candidate: _Candidate) -> tuple[Message, ...]:
     for passage in asked.passages:
         is_cited = passage.number in cited_numbers(candidate.completion)
         if is_cited and not support_share(candidate.plain, shown(as_read(passage)), asked.question):
-            head = f"[{passage.number}] {passage.title}\n"
-            content = content.replace(head + passage.excerpt, head + passage.text, 1) if passage.excerpt else content
+            content = content.replace(laid_out(passage), laid_out(replace(passage, excerpt="")), 1)
     return (*before, replace(last, content=content))
 
 

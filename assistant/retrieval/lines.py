@@ -2,7 +2,7 @@
 
 A line is a sentence, an item of a list or a row of a table. A small reader that has the right passage before it often takes a
 value from its neighbourhood; an encoder points at the right line more often than that reader finds it (docs/LOG.md), and a
-prompt of half the length is read in half the time.
+shorter prompt is read sooner.
 """
 
 from __future__ import annotations
