@@ -161,6 +161,7 @@ class NightSettings(_Section):
     patience: int = Field(default=0, ge=0, description="measurements without a gain after which a training ends; 0: any number")
     upper_layers: int = Field(default=0, ge=0, description="adapt only so many of the last layers; 0: all")
     keep_activations: bool = Field(default=False, description="keep what the layers below upper_layers compute")
+    keep_days: int = Field(default=90, ge=0, description="days after which a night's run folder is deleted; 0: never")
     seed: int = 0
     report_to: tuple[str, ...] = Field(
         default=(), description="trackers that a training also writes for, into its run folder: tensorboard, trackio, wandb"

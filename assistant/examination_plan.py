@@ -19,6 +19,9 @@ from training.questions import QuestionRow, load_questions
 
 Suite = Literal["domain", "unanswerable"]
 
+QUESTIONS = "questions.jsonl"
+"""The file of a run folder with what the examination asks."""
+
 SHARES: Mapping[str, float] = {"domain": 0.6, "unanswerable": 0.15, "pushback": 0.15, "prompts": 0.1}
 """How the time of one contestant's answers is divided where not all fit; what one suite does not need goes to the others."""
 TORCH_SHARE = 0.2

@@ -10,7 +10,7 @@ from typing import Any
 from assistant.config import NightSettings, Settings
 from assistant.engines.base import BASE_VERSION
 from assistant.examination import answers_key, contestant, decision_of, kept_answers, objected_in, on_common_ground
-from assistant.examination_plan import Sizes, plan, write_plan
+from assistant.examination_plan import QUESTIONS, Sizes, plan, write_plan
 from assistant.examiner import Request, Show, examine
 from assistant.home import Home
 from assistant.models import open_base
@@ -44,7 +44,7 @@ def examine_by_hand(
     contestants = {name: contestant(registry, name, version) for name, version in _versions(adapter, against).items()}
     store = ExaminationStore(home.db)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "questions.jsonl"
+        path = Path(folder) / QUESTIONS
         write_plan(path, plan(rows, sizes, seed=settings.night.seed))
         keys = {
             name: answers_key(home, settings, base, each.version, questions=path, sizes=sizes)

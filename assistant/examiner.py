@@ -21,6 +21,7 @@ from assistant.config import Settings
 from assistant.engines.base import AdapterVersion, Engine, LoadedAdapter
 from assistant.examination_plan import (
     MAKE_ROOM,
+    QUESTIONS,
     TORCH_SHARE,
     Asked,
     Sizes,
@@ -260,7 +261,7 @@ def examine(request: Request, folder: Path, *, show: Show | None = None) -> dict
             engine=engine,
             prompts=prompts,
             request=request,
-            asked=read_plan(folder / "questions.jsonl"),
+            asked=read_plan(folder / QUESTIONS),
             texts=texts,
             show=show or counts_into(folder / "examination.progress"),
         )

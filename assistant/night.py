@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +31,7 @@ from assistant.examination import (
     on_common_ground,
     report_of,
 )
-from assistant.examination_plan import Asked, plan, sizes_of, write_plan
+from assistant.examination_plan import QUESTIONS, Asked, plan, read_plan, sizes_of, write_plan
 from assistant.examiner import Contestant, Request
 from assistant.hardware import cores
 from assistant.home import Home
@@ -44,7 +45,8 @@ from assistant.shipped import starter_version
 from assistant.web.report_view import REPORT, examination_page
 from feedback.store import FeedbackStore
 from training.curation import Example, curate
-from training.dataset import rows_within, write_snapshot
+from training.dataset import Snapshot, open_snapshot, read_snapshot, rows_within, write_snapshot
+from training.durable import sha256
 from training.examinations import ExaminationStore
 from training.gate import Decision
 from training.heldout import hold_out
@@ -54,6 +56,7 @@ from training.progress_lines import read_notes
 from training.questions import QuestionRow, load_questions, split_by
 from training.recipe import Recipe
 from training.registry import AdapterRegistry, ServingChanged
+from training.run_folders import cut_off, prune_runs, take_over, write_prepared
 from training.runs import RunLedger, Verdict, actor, night_lock
 
 HELD_OUT_SHARE = 0.2
@@ -82,7 +85,18 @@ def run_night(
         except Exception as error:  # the outer edge of a night: every run ends in a recorded outcome
             ledger.finish(run.id, "failed", None, f"{error} What serves is unchanged.")
             raise
+        prune_runs(ledger, home.runs, keep_days=settings.night.keep_days)
     return NightReport(**{**vars(report), "seconds": round(time.monotonic() - started, 1)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """What a night trains on and is asked; `examples` and `unused` count ratings."""
+
+    asked: list[Asked]
+    snapshot: Snapshot
+    examples: int
+    unused: int
 
 
 class _Night:
@@ -99,6 +113,34 @@ class _Night:
 
     def play(self, from_ratings: bool) -> NightReport:
         """Play the night from curation to promotion."""
+        prepared = self.take_up(from_ratings) or self.prepare(from_ratings)
+        self.ledger.advance(self.run_id, "training")
+        self.train()
+        self.ledger.advance(self.run_id, "examining")
+        serving = self.registry.current()
+        results = self.examine(prepared.asked, serving)
+        self.ledger.advance(self.run_id, "deciding")
+        decision = self.decide(results)
+        candidate = self.publish(prepared, results, decision, serving)
+        self.report(report_of(results, decision, seed=self.settings.night.seed), candidate)
+        verdict, reason = self.settle(candidate, decision, serving)
+        self.ledger.finish(self.run_id, "succeeded", verdict, reason)
+        self.show(Progress(stage="Done", share=1.0))
+        return NightReport(
+            run_id=self.run_id,
+            outcome="succeeded",
+            verdict=verdict,
+            reason=reason,
+            candidate=candidate,
+            examples=prepared.examples,
+            refused_examples=prepared.unused,
+            notes=tuple(read_notes(self.folder)),
+            summaries={name: result["summary"] for name, result in results.items()},
+            decision=decision,
+        )
+
+    def prepare(self, from_ratings: bool) -> _Prepared:
+        """Lay out what the night trains on and what it will be asked, before anything is trained."""
         examples, preferences, questions = self.curate() if from_ratings else self.bootstrap()
         asked = self.choose(questions)
         night = self.settings.night
@@ -122,18 +164,49 @@ class _Night:
             seed=night.seed,
             shares=shares_of(self.settings),
         )
-        self.ledger.advance(self.run_id, "training")
-        recipe = self.train()
-        self.ledger.advance(self.run_id, "examining")
-        serving = self.registry.current()
-        results = self.examine(asked, serving)
-        self.ledger.advance(self.run_id, "deciding")
-        decision = self.decide(results)
+        write_plan(self.folder / QUESTIONS, asked)
+        (self.folder / "config.json").write_text(self.recipe().to_json(), encoding="utf-8")
+        write_prepared(self.folder, self.set_out(from_ratings))
+        rated = sum(bool(row.turn_id) for row in rows)
+        return _Prepared(asked=asked, snapshot=snapshot, examples=rated, unused=preferences.unused)
+
+    def take_up(self, from_ratings: bool) -> _Prepared | None:
+        """Go on with the night before, where that was cut off and nothing that it hangs on has changed; None where not."""
+        settings = self.set_out(from_ratings)
+        earlier = cut_off(self.ledger, self.run_id, settings)
+        if earlier is None:
+            return None
+        said = {(rated.turn.id, rated.feedback.user_id) for rated in FeedbackStore(self.home.db).rated_turns()}
+        if not self.ledger.curated(earlier.id) <= said:
+            return None  # somebody took back what he had said
+        if not take_over(self.ledger.folder(earlier.id), self.folder, also=[QUESTIONS]):
+            return None
+        self.ledger.adopt_curation(self.run_id, earlier.id)
+        note = f"It went on with the training of {earlier.id}, which was cut off at step {earlier.step}."
+        write_prepared(self.folder, settings, note=note)
+        self.show(Progress(stage="Training", share=0.0, detail=note))
+        return _Prepared(
+            asked=read_plan(self.folder / QUESTIONS),
+            snapshot=open_snapshot(self.folder / "dataset"),
+            examples=sum(bool(row["turn_id"]) for row in read_snapshot(self.folder / "dataset")),
+            unused=len(self.ledger.refusals(self.run_id)),
+        )
+
+    def set_out(self, from_ratings: bool) -> dict[str, Any]:
+        """Return what the rows and the training of this night hang on, beside the ratings and the documents."""
+        night = self.settings.night.model_dump(exclude={"cron", "keep_days"})
+        recipe = json.loads(self.recipe().to_json())
+        sealed = sha256(Path(night["questions"])) if night["questions"] else ""
+        return {"from_ratings": from_ratings, "night": night, "recipe": recipe, "base": self.base.sha256, "sealed": sealed}
+
+    def publish(self, prepared: _Prepared, results: Mapping[str, Any], decision: Decision, serving: str) -> str:
+        """Publish the candidate, whatever the verdict; returns its version."""
+        recipe = self.recipe()
         manifest = {
             "base_model": self.base.name,
             "base_hash": self.base.sha256,
-            "dataset_hash": snapshot.sha256,
-            "dataset_rows": snapshot.rows,
+            "dataset_hash": prepared.snapshot.sha256,
+            "dataset_rows": prepared.snapshot.rows,
             "recipe": json.loads(recipe.to_json()),
             "seed": recipe.seed,
             "libraries": {name: library_version(name) for name in LIBRARIES},
@@ -147,23 +220,7 @@ class _Night:
             "HOLD": "held",
             "REJECT": "rejected",
         }
-        candidate = self.registry.publish(self.folder / "adapter", manifest, status[decision.verdict], self.run_id)
-        self.report(report_of(results, decision, seed=night.seed), candidate)
-        verdict, reason = self.settle(candidate, decision, serving)
-        self.ledger.finish(self.run_id, "succeeded", verdict, reason)
-        self.show(Progress(stage="Done", share=1.0))
-        return NightReport(
-            run_id=self.run_id,
-            outcome="succeeded",
-            verdict=verdict,
-            reason=reason,
-            candidate=candidate,
-            examples=sum(bool(row.turn_id) for row in rows),
-            refused_examples=preferences.unused,
-            notes=tuple(read_notes(self.folder)),
-            summaries={name: result["summary"] for name, result in results.items()},
-            decision=decision,
-        )
+        return self.registry.publish(self.folder / "adapter", manifest, status[decision.verdict], self.run_id)
 
     def settle(self, candidate: str, decision: Decision, serving: str) -> tuple[Verdict, str]:
         """Put a candidate that passed into service; returns the verdict, a HOLD where somebody moved what serves meanwhile."""
@@ -281,17 +338,14 @@ class _Night:
         self.registry.verify(version)
         return str(self.registry.path(version))
 
-    def train(self) -> Recipe:
-        """Train in a subprocess within the time budget."""
-        recipe = self.recipe()
-        (self.folder / "config.json").write_text(recipe.to_json(), encoding="utf-8")
-        self.stages.run("training.trainer", "trainer.log", training_progress, stage="Training")
-        return recipe
+    def train(self) -> None:
+        """Train in a subprocess within the time budget, unless the night that this one goes on with had trained."""
+        if not (self.folder / "adapter").is_dir():
+            self.stages.run("training.trainer", "trainer.log", training_progress, stage="Training")
 
     def examine(self, asked: list[Asked], serving: str) -> dict[str, Any]:
         """Examine the candidate, and base and serving where their answers are not kept from an earlier night."""
-        questions = self.folder / "questions.jsonl"
-        write_plan(questions, asked)
+        questions = self.folder / QUESTIONS
         contestants = {
             "base": contestant(self.registry, "base", BASE_VERSION),
             "candidate": Contestant(name="candidate", version="candidate", folder=self.folder / "adapter"),

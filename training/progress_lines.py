@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
-PROGRESS, RESULT = "progress.jsonl", "result.json"
-"""The names of the files in a run folder: what a training tells while it goes on, and how it ended."""
+PROGRESS, RESULT, PREPARED = "progress.jsonl", "result.json", "night.json"
+"""Files of a run folder: what a training tells while it goes on, how it ended, and what the night set out to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +76,21 @@ def read_progress(folder: Path) -> list[ProgressLine]:
 
 
 def read_notes(folder: Path) -> list[str]:
-    """Return the sentences in which the trainer of a run folder says what it did otherwise than it was asked; [] without any."""
+    """Return the sentences in which a night and its trainer say what they did otherwise than they were asked; [] without any."""
+    notes = _said(folder / RESULT, "notes")
+    return [note for note in (_said(folder / PREPARED, "note"), *(notes if isinstance(notes, list) else [])) if _is_said(note)]
+
+
+def _said(file: Path, key: str) -> Any:
+    """Return what a JSON file of a run folder has under a key; None where it cannot be read."""
     try:
-        notes = json.loads((folder / RESULT).read_text("utf-8")).get("notes", [])
+        return json.loads(file.read_text("utf-8")).get(key)
     except (OSError, ValueError, AttributeError):
-        return []
-    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
+        return None
+
+
+def _is_said(note: Any) -> bool:
+    return isinstance(note, str) and bool(note)
 
 
 def has_progress(folder: Path) -> bool:

@@ -31,6 +31,7 @@ Outcome = Literal["succeeded", "failed", "cancelled", "abandoned", "missed"]
 Verdict = Literal["PROMOTE", "HOLD", "REJECT"]
 
 _LOCK = "night.lock"
+_GOES_ON = ": with the same settings it goes on from the newest checkpoint, for half a day"
 _SELECT = "SELECT runs.*, (SELECT max(seq) FROM adapters WHERE run_seq = runs.seq) AS candidate_seq FROM runs"
 
 
@@ -263,6 +264,23 @@ class RunLedger:
                 [(seq, each.turn_id, each.user_id, each.reason) for each in refusals],
             )
 
+    def adopt_curation(self, run_id: str, earlier: str) -> None:
+        """Keep for a run what became of each rated turn in the one that it goes on with. Raises RunError when it is over."""
+        seqs = [_seq(run_id), _seq(earlier)]
+        with self._connections.write() as db:
+            self._unfinished(db, run_id)
+            for table, columns in (
+                ("examples", "id, turn_id, user_id, source, weight"),
+                ("refusals", "turn_id, user_id, reason"),
+            ):
+                db.execute(f"DELETE FROM {table} WHERE run_seq = ?", seqs[:1])
+                db.execute(f"INSERT INTO {table} (run_seq, {columns}) SELECT ?, {columns} FROM {table} WHERE run_seq = ?", seqs)
+
+    def curated(self, run_id: str) -> set[tuple[str, str]]:
+        """Return what a run curated: the ids of turns, each with that of the user who spoke of it."""
+        sql = " UNION ".join(f"SELECT turn_id, user_id FROM {table} WHERE run_seq = ?" for table in ("examples", "refusals"))
+        return {(row["turn_id"], row["user_id"]) for row in self._connections.db.query(sql, [_seq(run_id)] * 2)}
+
     def example_counts(self, run_id: str) -> dict[str, int]:
         """Return the number of examples of a run by source."""
         sql = "SELECT source, count(*) AS n FROM examples WHERE run_seq = ? GROUP BY source ORDER BY source"
@@ -303,7 +321,7 @@ class RunLedger:
             "abandoned",
             None,
             f"The night's process {row['pid']} died while {row['state']}{done}, after {row['heartbeat_at'][:19]} UTC: "
-            "what serves did not change, and a new night can be started.",
+            f"what serves did not change, and a new night can be started{_GOES_ON if row['step'] else ''}.",
         )
         return [named(row["seq"])]
 

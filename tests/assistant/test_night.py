@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,9 @@ from assistant.progress import Progress
 from assistant.services import Services, engine_context
 from feedback.records import Answer, Message, NewTurn, Passage
 from feedback.store import FeedbackStore
+from training.checkpoints import mark_complete
 from training.gate import Decision
+from training.progress_lines import read_notes
 from training.runs import RunLedger
 
 pytestmark = pytest.mark.model
@@ -84,12 +87,16 @@ def correct_an_answer(store: FeedbackStore, *, question: str, history: tuple[Mes
     return turn_id
 
 
-def test_one_row_too_long_for_the_training_is_left_out_with_a_reason_and_the_night_goes_on(home: Home) -> None:
+def index_hotels(home: Home) -> None:
     pages = home.root / "pages"
     pages.mkdir()
     text = "# Hotels\n\nA room in London may cost up to 140 euros a night.\n"
     (pages / "hotels.md").write_text(text, encoding="utf-8")
     Library(home.documents_db, encoder="none").add_folder(pages)
+
+
+def test_one_row_too_long_for_the_training_is_left_out_with_a_reason_and_the_night_goes_on(home: Home) -> None:
+    index_hotels(home)
     store = FeedbackStore(home.db)
     # every rare letter is several tokens: 1,900 of them are a question that may be asked
     long = correct_an_answer(store, question="What may a room in London cost? " + "\u0e3f" * 1900)
@@ -168,3 +175,61 @@ def test_a_bootstrap_learns_from_no_rating_and_examines_with_a_part_of_what_the_
 def test_a_bootstrap_without_documents_is_a_hold_that_says_what_to_add(home: Home) -> None:
     with pytest.raises(NightEnded, match="documents add FOLDER"):
         a_night(home).bootstrap()
+
+
+@pytest.fixture
+def rated_home(home: Home) -> Home:
+    """A home with one page and one corrected answer about it."""
+    index_hotels(home)
+    correct_an_answer(FeedbackStore(home.db), question="What may a room in London cost?")
+    return home
+
+
+def cut_off_while_training(home: Home, **settings: Any) -> _Night:
+    """Prepare a night and let it die with one checkpoint written."""
+    night = a_night(home, **settings)
+    night.prepare(from_ratings=True)
+    night.ledger.advance(night.run_id, "training")
+    night.ledger.beat(night.run_id, 40)
+    checkpoint = night.folder / "checkpoints" / "checkpoint-40"
+    checkpoint.mkdir(parents=True)
+    mark_complete(checkpoint, step=40, seconds=60.0)
+    night.ledger.close()
+    return night
+
+
+def sealed_questions(folder: Path, count: int = 24) -> str:
+    rows = [{"id": f"q{n}", "question": f"What is {n}?", "answer": str(n), "sources": ["hotels.md"]} for n in range(count)]
+    path = folder / "sealed.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+FEW: dict[str, Any] = {"min_examples": 1, "starter_share": 0.0, "seed_share": 0.0}
+
+
+def test_a_night_goes_on_with_the_rows_the_questions_and_the_checkpoint_of_one_that_was_cut_off(rated_home: Home) -> None:
+    settings = {**FEW, "questions": sealed_questions(rated_home.root)}
+    cut = cut_off_while_training(rated_home, **settings)
+    correct_an_answer(FeedbackStore(rated_home.db), question="What may a room in Paris cost?")
+    night = a_night(rated_home, **settings)
+    prepared = night.take_up(from_ratings=True)
+    assert prepared is not None and len(prepared.asked) >= 24 and prepared.examples == 1, "what was rated since waits a night"
+    assert (night.folder / "checkpoints" / "checkpoint-40").is_dir()
+    assert night.ledger.curated(night.run_id) == night.ledger.curated(cut.run_id) != set()
+    assert read_notes(night.folder) == [f"It went on with the training of {cut.run_id}, which was cut off at step 40."]
+
+
+def test_a_night_begins_anew_where_a_rating_was_taken_back_or_the_sealed_questions_changed(rated_home: Home) -> None:
+    settings = {**FEW, "questions": sealed_questions(rated_home.root)}
+    cut_off_while_training(rated_home, **settings)
+    sealed_questions(rated_home.root, 25)
+    other = a_night(rated_home, **settings)
+    assert other.take_up(from_ratings=True) is None
+    other.ledger.finish(other.run_id, "cancelled", None, "Enough for today.")
+    night = cut_off_while_training(rated_home, **settings)
+    store = FeedbackStore(rated_home.db)
+    (rated,) = store.rated_turns()
+    store.correct(rated.turn.id, rated.feedback.user_id, None)
+    again = a_night(rated_home, **settings)
+    assert again.take_up(from_ratings=True) is None and (night.folder / "checkpoints").is_dir()
