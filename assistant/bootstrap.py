@@ -32,7 +32,7 @@ from training.trainer import told_reason
 
 LARGEST_MB = 10
 """The starter adapter may not be larger than this: it ships with the project."""
-EPOCHS, LEARNING_RATE, RANK = 0.7, 5e-4, 16
+EPOCHS, LEARNING_RATE, RANK = 1.0, 5e-4, 16
 
 
 def make_starter(home: Home, settings: Settings, *, work: Path, out: Path, show: Show) -> dict[str, Any]:

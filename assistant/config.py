@@ -74,13 +74,13 @@ class ChatSettings(_Section):
     """How a question becomes a prompt and an answer."""
 
     prompt_tokens: int = Field(default=0, ge=0, le=3500, description="0: by hardware (about 400 on 2 cores)")
-    passages: int = Field(default=0, ge=0, le=20, description="0: by hardware (3 on 2 cores)")
+    passages: int = Field(default=0, ge=0, le=20, description="0: by hardware (3 on 2 cores), 5 where lines are taken of them")
     lines: int = Field(
         default=-1,
         ge=-1,
         le=100,
         description="lines of the passages that a prompt holds, the closest to the question; 0: the whole passages; "
-        "-1: by the base model (4 for a small one, whole passages for one of 1.5 billion parameters)",
+        "-1: by the base model (3 for a small one, whole passages for one of 1.5 billion parameters)",
     )
     threshold: float = Field(
         default=-1,

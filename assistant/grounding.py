@@ -17,7 +17,7 @@ from feedback.wording import REFUSAL, cited_numbers, is_refusal
 
 REPLACED = ("stop", "length")
 """Only an answer that its model ended, or that ran into the limit, is ever replaced: of a stopped one there is no whole."""
-SETTLING = 3
+SETTLING = 4
 """Counts the changes of how a prompt is laid out and a finished answer settled: kept examination answers hang on it."""
 WELL_COVERED = 0.5
 """Share of the question's terms (weighted by rarity) from which a passage is about it: an answer that no passage supports is

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-PASSAGES_OF_LINES = 3
-"""Passages whose closest lines are laid out: with a fourth, a small model takes more values from beside the right one."""
+SMALL_MODEL_LINES, PASSAGES_OF_LINES = 3, 5
+"""Lines that a small model reads, and the passages that they are taken from: what holds the answer is nearly always among
+them, and whatever lies beside it costs such a reader right answers (docs/LOG.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ def cores() -> int:
 def prompt_limits(*, core_count: int, cuda: bool, tokens: int = 0, passages: int = 0, lines: int = 0) -> PromptLimits:
     """Choose the prompt's limits: reading the prompt is what costs on a CPU (about 300 tokens a second on 2 cores).
 
-    `tokens` and `passages` other than 0 are taken as they are, and `lines` always: few lines are taken of few passages.
+    `tokens` and `passages` other than 0 are taken as they are, and `lines` always.
     """
     if cuda:
         by_machine = PromptLimits(tokens=2400, passages=8, following=1)
@@ -42,5 +43,5 @@ def prompt_limits(*, core_count: int, cuda: bool, tokens: int = 0, passages: int
         by_machine = PromptLimits(tokens=1000, passages=5, following=0)
     else:
         by_machine = PromptLimits(tokens=1600, passages=6, following=1)
-    most = min(by_machine.passages, PASSAGES_OF_LINES) if lines else by_machine.passages
+    most = PASSAGES_OF_LINES if lines else by_machine.passages
     return replace(by_machine, tokens=tokens or by_machine.tokens, passages=passages or most, lines=lines)

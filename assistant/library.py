@@ -15,7 +15,7 @@ from assistant.documents.reading import Reader, ReadLimits
 from assistant.documents.store import DEFAULT_TOKENS, MAIN, DocumentStore, WatchedFolder
 from assistant.retrieval.encoder import load_tokenizer, open_encoder
 from assistant.retrieval.index import embed_pending, pending
-from assistant.retrieval.lines import closest_lines
+from assistant.retrieval.lines import Excerpt, LineReader
 from assistant.retrieval.reranker import LATE, open_reranker
 from assistant.retrieval.search import Retriever
 from feedback.errors import DocumentError, ModelError
@@ -38,6 +38,7 @@ class Library:
         self.store = DocumentStore(path, split=splitter, chunking=splitter.name)
         self.encoder = open_encoder(encoder)
         self.search = Retriever(self.store, self.encoder, open_reranker(reranker), late=reranker == LATE).search
+        self._line_reader = LineReader(self.encoder) if self.encoder else None
         self._limits = limits or ReadLimits()
         self._indexing = threading.Lock()
         self._failed: dict[tuple[str, str], str] = {}  # files that could not be read, by path and hash: not tried again
@@ -136,19 +137,18 @@ class Library:
             return embed_pending(self.store, self.encoder, progress=progress, stopped=stopped) if self.encoder else 0
 
     def focused(self, passages: Sequence[Passage], question: str, lines: int) -> tuple[Passage, ...]:
-        """Return the passages with the `lines` lines of them all that lie closest to the question as their excerpts.
+        """Return the passages that hold the `lines` lines closest to the question, best line first, with these as their excerpts.
 
-        The closeness of each one's best line is added to its scores ("line"). 0 lines, no encoder, and passages that were
-        found without one (it cannot be loaded, or has not come to them yet) leave the passages whole.
+        They are numbered anew. How close each one's best line comes is added to its scores ("line"). 0 lines, no encoder, and passages that were
+        found without one (it cannot be loaded, or has not come to them yet) leave all passages, whole.
         """
-        if lines and self.encoder is not None and any("dense" in each.scores for each in passages):
+        if lines and self._line_reader is not None and any("dense" in each.scores for each in passages):
             parts = [(each.title, each.text, each.score) for each in passages]
             with contextlib.suppress(ModelError):
-                closest = closest_lines(question, parts, self.encoder, most=lines)
-                return tuple(
-                    replace(each, excerpt=excerpt if excerpt != each.text else "", scores={**each.scores, "line": round(near, 4)})
-                    for each, (excerpt, near) in zip(passages, closest, strict=True)
-                )
+                read = self._line_reader.closest(question, parts, most=lines)
+                kept = [(each, excerpt) for each, excerpt in zip(passages, read, strict=True) if excerpt is not None]
+                kept.sort(key=lambda pair: -pair[1].rank)
+                return tuple(_excerpted(number, *pair) for number, pair in enumerate(kept, start=1))
         return tuple(passages)
 
     def waiting(self) -> int:
@@ -163,3 +163,9 @@ class Library:
         except ModelError as error:
             return str(error)
         return ""
+
+
+def _excerpted(number: int, passage: Passage, excerpt: Excerpt) -> Passage:
+    """Return a passage with what is read of it; "" stands for the whole."""
+    scores = {**passage.scores, "line": round(excerpt.near, 4)}
+    return replace(passage, number=number, excerpt=excerpt.text if excerpt.text != passage.text else "", scores=scores)

@@ -110,11 +110,11 @@ def refusal_bias(passages: Sequence[Passage]) -> float:
 
 
 def nearness(passages: Sequence[Passage]) -> float:
-    """Return how near passages come to their question, in [0, 1]: the best score, or its mean with the closest line's."""
+    """Return how near passages come to their question, in [0, 1]: the best score, or with the closest line's (twice) in the mean."""
     best = max((passage.score for passage in passages), default=0.0)
     if not _is_close_read(passages):
         return best
-    return (best + max(0.0, *(passage.scores.get("line", 0.0) for passage in passages))) / 2
+    return (best + 2 * max(0.0, *(passage.scores.get("line", 0.0) for passage in passages))) / 3
 
 
 def _is_close_read(passages: Sequence[Passage]) -> bool:

@@ -17,7 +17,7 @@ from assistant.documents.store import DocumentStore
 from assistant.engines.base import AdapterVersion, Engine
 from assistant.engines.select import has_cuda, make_engine
 from assistant.engines.template import ChatTemplate
-from assistant.hardware import PromptLimits, cores, prompt_limits
+from assistant.hardware import SMALL_MODEL_LINES, PromptLimits, cores, prompt_limits
 from assistant.home import Home
 from assistant.library import Library
 from assistant.models import BaseModel, open_base, parameters
@@ -38,9 +38,6 @@ SMALL_CONTEXT = 2048
 A prompt always holds its whole question and one passage, so a question of many rare letters (each is several tokens) can still
 be longer: the engine then says so.
 """
-
-SMALL_MODEL_LINES = 4
-"""Lines of its passages that a small model is given to read: what holds the answer is among them nearly always (docs/LOG.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from assistant.config import Settings
 from assistant.engines.template import ChatTemplate
-from assistant.hardware import PromptLimits
+from assistant.hardware import PASSAGES_OF_LINES, SMALL_MODEL_LINES, PromptLimits
 from assistant.home import Home
 from assistant.library import Library
 from assistant.models import open_base
@@ -33,16 +33,16 @@ from training.questions import QuestionRow, load_questions
 
 ORGANISATIONS = Path(__file__).resolve().parent.parent / "data" / "starter"
 """The organisations that ship, beside the packages."""
-LIMITS = PromptLimits(tokens=400, passages=4, following=0, lines=6)
-"""The prompts that the starter adapter is trained on: a little fuller than those of a 2-core machine."""
+LIMITS = PromptLimits(tokens=400, passages=PASSAGES_OF_LINES, following=0, lines=SMALL_MODEL_LINES)
+"""The prompts that the starter adapter is trained on: as they are served."""
 CANDIDATES = 8
 """Passages that the search gives, of which a prompt takes some."""
 FEW, FEWER, PASSAGE_WEIGHTS = (1, 2), (-1, 0, 2), (0.06, 0.08, 0.2, 0.6, 0.06)
 """How many passages a row has, then how many more than the limit's, and how often each: mostly the limit's."""
-LINES, LINES_WEIGHTS = (1.0, 0.5, 1.5, 0.0), (0.76, 0.1, 0.1, 0.04)
+LINES, LINES_WEIGHTS = (1.0, 0.67, 0.34, 1.67, 0.0), (0.7, 0.1, 0.08, 0.08, 0.04)
 """How many of the limit's lines a row has, as a share of it, and how often; 0: whole passages."""
-SHUFFLED = 0.5
-"""Share of the rows whose passages stand in another order than the search gave them: the right one is not always the first."""
+SHUFFLED = 0.1
+"""Share of the rows whose passages stand in another order than their best lines: the first is likely, not always, the right one."""
 HIDDEN = 0.2
 """Share of the answerable questions that come once more with their pages taken away."""
 EXCHANGED = 0.5
@@ -218,8 +218,8 @@ class _Writer:
     ) -> Iterator[Example]:
         """Yield the row of what was said (the question, or a doubt of its answer), where its lines hold the answer."""
         passages = self._laid_out(said, [gold], [hit for hit in hits if hit is not gold], past)
-        held = next(as_read(each) for each in passages if each.chunk_id == gold.chunk_id)
-        if best_support(row.answer, [held], row.question):
+        held = next((as_read(each) for each in passages if each.chunk_id == gold.chunk_id), None)
+        if held and best_support(row.answer, [held], row.question):
             yield unrated(name, render(said, passages, past), f"{_plain(row)} [{held.number}]", "starter")
 
     def _refusal(self, name: str, row: QuestionRow, others: Sequence[Hit]) -> Example:
@@ -241,10 +241,11 @@ class _Writer:
         chosen = [*first, *rest][: max(wanted, 1)]
         most = self._limits.tokens if wanted <= self._limits.passages else 2 * self._limits.tokens
         while True:
-            arranged = sorted(chosen, key=lambda hit: -hit.score)
+            arranged = _numbered(sorted(chosen, key=lambda hit: -hit.score))
+            passages = self._focused(arranged, carried_over(question, past) or question, lines)
             if is_shuffled:
-                self._draw.shuffle(arranged)
-            passages = self._focused(_numbered(arranged), carried_over(question, past) or question, lines)
+                mixed = self._draw.sample(passages, len(passages))
+                passages = tuple(replace(each, number=number) for number, each in enumerate(mixed, start=1))
             if len(chosen) == 1 or self._count(render(question, passages, past)) <= most:
                 return passages
             chosen.pop()
