@@ -139,8 +139,8 @@ class Library:
     def focused(self, passages: Sequence[Passage], question: str, lines: int) -> tuple[Passage, ...]:
         """Return the passages that hold the `lines` lines closest to the question, best line first, with these as their excerpts.
 
-        They are numbered anew. How close each one's best line comes is added to its scores ("line"). 0 lines, no encoder, and passages that were
-        found without one (it cannot be loaded, or has not come to them yet) leave all passages, whole.
+        They are numbered anew. How close each one's best line comes is added to its scores ("line"). 0 lines, no encoder, and
+        passages that were found without one (it cannot be loaded, or has not come to them yet) leave all passages, whole.
         """
         if lines and self._line_reader is not None and any("dense" in each.scores for each in passages):
             parts = [(each.title, each.text, each.score) for each in passages]

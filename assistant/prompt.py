@@ -110,7 +110,7 @@ def refusal_bias(passages: Sequence[Passage]) -> float:
 
 
 def nearness(passages: Sequence[Passage]) -> float:
-    """Return how near passages come to their question, in [0, 1]: the best score, or with the closest line's (twice) in the mean."""
+    """Return how near passages come to their question, in [0, 1]: the best score, in the mean with the closest line's (twice)."""
     best = max((passage.score for passage in passages), default=0.0)
     if not _is_close_read(passages):
         return best

@@ -42,7 +42,7 @@ FEW, FEWER, PASSAGE_WEIGHTS = (1, 2), (-1, 0, 2), (0.06, 0.08, 0.2, 0.6, 0.06)
 LINES, LINES_WEIGHTS = (1.0, 0.67, 0.34, 1.67, 0.0), (0.7, 0.1, 0.08, 0.08, 0.04)
 """How many of the limit's lines a row has, as a share of it, and how often; 0: whole passages."""
 SHUFFLED = 0.1
-"""Share of the rows whose passages stand in another order than their best lines: the first is likely, not always, the right one."""
+"""Share of the rows whose passages stand in another order than their best lines: the first is likely, not always, right."""
 HIDDEN = 0.2
 """Share of the answerable questions that come once more with their pages taken away."""
 EXCHANGED = 0.5
