@@ -25,6 +25,9 @@ from training.upper_layers import Lower
 IGNORED = -100
 """The label of a position that carries no loss."""
 
+PADDED_TO = 16
+"""Batches are padded to a multiple of so many tokens."""
+
 JITTER = 0.1
 """How far (as a share) a length is shaken before sorting, so that batches differ from epoch to epoch."""
 
@@ -94,17 +97,27 @@ def plan_batches(lengths: Sequence[int], *, batch_size: int, max_batch_tokens: i
     return batches
 
 
+def padded_length(length: int) -> int:
+    """Return how many tokens a row of this length takes where it is the longest of its batch.
+
+    Few different sizes: of ever new ones the allocator's heap is torn to pieces, and after a few hundred steps on a CPU a third
+    of the time goes into finding room (docs/LOG.md).
+    """
+    return -(-length // PADDED_TO) * PADDED_TO
+
+
 def _pack(lengths: Sequence[int], batch_size: int, max_tokens: int, rng: random.Random) -> list[list[int]]:
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row] * (1 + JITTER * (rng.random() - 0.5)))
     packed: list[list[int]] = []
     longest = 0
     for row in order:
-        longest = max(longest, lengths[row]) if packed else lengths[row]
+        size = padded_length(lengths[row])
+        longest = max(longest, size) if packed else size
         if packed and len(packed[-1]) < batch_size and longest * (len(packed[-1]) + 1) <= max_tokens:
             packed[-1].append(row)
         else:
             packed.append([row])
-            longest = lengths[row]
+            longest = size
     return packed
 
 
@@ -119,7 +132,7 @@ def labelled(row: Row, *, number: int) -> dict[str, Any]:
 
 def collate(rows: Sequence[Mapping[str, Any]], *, pad_token_id: int) -> dict[str, torch.Tensor]:
     """Pad rows on the right into two (rows, longest) tensors beside their numbers (rows); no mask is needed, see above."""
-    longest = max(len(row["input_ids"]) for row in rows)
+    longest = padded_length(max(len(row["input_ids"]) for row in rows))
     batch = {"input_ids": pad_token_id, "labels": IGNORED}
     padded = {
         key: torch.tensor([[*row[key], *[filler] * (longest - len(row[key]))] for row in rows]) for key, filler in batch.items()

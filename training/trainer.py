@@ -26,6 +26,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from feedback.errors import NightschoolError, RunError
+from training.memory import keep_pages
 from training.parent import end_with_parent
 from training.recipe import Recipe
 
@@ -77,6 +78,7 @@ def _held(run: Path, stop: StopFlag, started: float) -> int:
         (run / "result.json").unlink(missing_ok=True)
         recipe = Recipe.from_json((run / "config.json").read_text("utf-8"))
         _be_modest(recipe)
+        keep_pages()
         from training.session import train  # heavy: torch, transformers, peft, trl
 
         summary = train(run, recipe, stop=stop, started=started)

@@ -11,7 +11,7 @@ import torch
 
 from feedback.errors import RunError
 from training.base_model import Placement, load_model, load_tokenizer, speed_up
-from training.fast_sft import Row, collate, encode, labelled, labels_loss, plan_batches, refuse_long
+from training.fast_sft import PADDED_TO, Row, collate, encode, labelled, labels_loss, plan_batches, refuse_long
 from training.recipe import Recipe
 
 EXAMPLE = {
@@ -56,7 +56,8 @@ def test_rows_that_are_too_long_are_refused_by_number_and_length() -> None:
 def test_every_row_comes_once_an_epoch_within_the_limits() -> None:
     lengths = [50 + (37 * row) % 300 for row in range(101)]
     batches = plan_batches(lengths, batch_size=4, max_batch_tokens=900, epochs=2.0, seed=3)
-    first, second = batches[: len(batches) // 2], batches[len(batches) // 2 :]
+    half = next(at for at in range(len(batches)) if sum(map(len, batches[:at])) == 101)
+    first, second = batches[:half], batches[half:]
     for epoch in (first, second):
         assert Counter(row for batch in epoch for row in batch) == Counter(range(101))
     assert all(len(batch) <= 4 and len(batch) * max(lengths[row] for row in batch) <= 900 for batch in batches)
@@ -70,6 +71,16 @@ def test_batches_hold_little_padding_and_their_order_is_shuffled() -> None:
     assert padded < 1.15 * sum(lengths)
     longest = [max(lengths[row] for row in batch) for batch in batches]
     assert longest != sorted(longest) and longest != sorted(longest, reverse=True)
+
+
+def test_batches_come_in_few_sizes_that_the_allocator_can_use_again() -> None:
+    rows = [Row(prompt=(1,) * (length - 2), completion=(2, 3)) for length in range(60, 380)]
+    widths = [collate([labelled(row, number=0)], pad_token_id=0)["input_ids"].shape[1] for row in rows]
+    assert all(row.length <= width < row.length + PADDED_TO for row, width in zip(rows, widths, strict=True))
+    assert len(set(widths)) <= 320 / PADDED_TO + 1
+    lengths = [200] * 30
+    batches = plan_batches(lengths, batch_size=9, max_batch_tokens=1000, epochs=1.0, seed=0)
+    assert max(map(len, batches)) == 4, "five rows of 200 would be 1,040 tokens with their padding"
 
 
 def test_the_same_seed_plans_the_same_batches_and_a_part_of_an_epoch_is_a_part() -> None:
