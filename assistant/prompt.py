@@ -32,7 +32,7 @@ HYBRID_THRESHOLD, WORDS_THRESHOLD = 0.3, 0.33
 BIAS_SLOPE, BIAS_POINT, BIAS_LIMIT = 10.0, 0.4, 4.0
 """How the best passage's score bears on the model's own wish to refuse, in nats: see `refusal_bias`."""
 
-LINES_THRESHOLD, LINES_SLOPE, LINES_POINT = 0.42, 16.0, 0.48
+LINES_THRESHOLD, LINES_SLOPE, LINES_POINT = 0.44, 24.0, 0.44
 """The same where the closest line is known too: of the mean of its closeness and the best passage's score."""
 
 CountTokens = Callable[[Sequence[Message]], int]
