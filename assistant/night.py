@@ -196,8 +196,14 @@ class _Night:
         """Return what the rows and the training of this night hang on, beside the ratings and the documents."""
         night = self.settings.night.model_dump(exclude={"cron", "keep_days"})
         recipe = json.loads(self.recipe().to_json())
-        sealed = sha256(Path(night["questions"])) if night["questions"] else ""
-        return {"from_ratings": from_ratings, "night": night, "recipe": recipe, "base": self.base.sha256, "sealed": sealed}
+        sealed = Path(night["questions"])
+        return {
+            "from_ratings": from_ratings,
+            "night": night,
+            "recipe": recipe,
+            "base": self.base.sha256,
+            "sealed": sha256(sealed) if sealed.is_file() else "",
+        }
 
     def publish(self, prepared: _Prepared, results: Mapping[str, Any], decision: Decision, serving: str) -> str:
         """Publish the candidate, whatever the verdict; returns its version."""

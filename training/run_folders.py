@@ -42,10 +42,10 @@ def write_prepared(folder: Path, settings: Mapping[str, Any], *, note: str = "")
 def cut_off(ledger: RunLedger, run_id: str, settings: Mapping[str, Any], *, now: datetime | None = None) -> Run | None:
     """Return the night just before `run_id` that this one can go on with; None when there is none.
 
-    It was abandoned within the last hours, was prepared by the same settings, and left a checkpoint or an adapter.
+    It was abandoned within the last hours, prepared by the same settings, left a checkpoint or an adapter, and published none.
     """
     earlier = next((run for run in ledger.runs() if run.id != run_id and run.outcome != "missed"), None)
-    if earlier is None or earlier.outcome != "abandoned":
+    if earlier is None or earlier.outcome != "abandoned" or earlier.candidate:
         return None
     if (now or datetime.now(UTC)) - datetime.fromisoformat(earlier.heartbeat_at) > timedelta(hours=RESUMABLE_HOURS):
         return None

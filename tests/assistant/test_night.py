@@ -20,6 +20,7 @@ from assistant.night_rows import seed_questions
 from assistant.night_watch import BEAT_SECONDS, NightEnded, training_progress
 from assistant.progress import Progress
 from assistant.services import Services, engine_context
+from feedback.errors import NightschoolError
 from feedback.records import Answer, Message, NewTurn, Passage
 from feedback.store import FeedbackStore
 from training.checkpoints import mark_complete
@@ -233,3 +234,10 @@ def test_a_night_begins_anew_where_a_rating_was_taken_back_or_the_sealed_questio
     store.correct(rated.turn.id, rated.feedback.user_id, None)
     again = a_night(rated_home, **settings)
     assert again.take_up(from_ratings=True) is None and (night.folder / "checkpoints").is_dir()
+
+
+def test_sealed_questions_that_are_not_there_are_named_in_a_sentence(rated_home: Home) -> None:
+    night = a_night(rated_home, **FEW, questions="/nowhere/sealed.jsonl")
+    assert night.take_up(from_ratings=True) is None
+    with pytest.raises(NightschoolError, match=r"/nowhere/sealed\.jsonl"):
+        night.prepare(from_ratings=True)

@@ -11,7 +11,9 @@ import pytest
 
 from training.checkpoints import MARKER, mark_complete
 from training.curation import Example, Refusal
+from training.methods import FILES
 from training.progress_lines import PREPARED, read_notes
+from training.registry import AdapterRegistry
 from training.run_folders import RESUMABLE_HOURS, cut_off, prune_runs, take_over, write_prepared
 from training.runs import RunLedger
 
@@ -79,6 +81,17 @@ def test_a_night_that_ended_is_not_gone_on_with(ledger: RunLedger) -> None:
     ledger.finish(other.id, "cancelled", None, "An admin wanted that.")
     run = ledger.start("", "test")
     assert cut_off(ledger, run.id, SETTINGS, now=NOW) is None, f"{cut} is not the last one"
+
+
+def test_a_night_that_had_published_is_not_gone_on_with(ledger: RunLedger, tmp_path: Path) -> None:
+    cut = a_run_cut_off(ledger)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    for name in FILES["lora"]:
+        (adapter / name).write_bytes(b"{}")
+    manifest = {"base_model": "b", "base_hash": "h", "verdict": "HOLD"}
+    AdapterRegistry(tmp_path / "nightschool.db", tmp_path / "adapters").publish(adapter, manifest, "held", cut)
+    assert cut_off(ledger, ledger.start("", "test").id, SETTINGS, now=NOW) is None, "it would be published twice"
 
 
 def test_a_night_that_was_killed_before_it_was_prepared_is_begun_anew(ledger: RunLedger) -> None:
