@@ -30,6 +30,10 @@ LEAST_ROWS = 8
 UNDESIRABLE_MOST = 4 / 3
 """Desirable rows may weigh together at most this much more than undesirable ones, and not less, as the KTO paper advises."""
 
+REFERENCE_COST, STEP_COST = 0.45, {"dpo": 1.0, "kto": 0.6}
+"""Time of a token, as a share of what one of supervised training takes: for the reference, and in a step (KTO's second answer
+goes forward alone). Measured on a CPU: .42 and, for KTO, .45; see docs/LOG.md."""
+
 TokenRow = dict[str, Any]
 
 
@@ -108,6 +112,27 @@ def plan(stage: str, rows: Sequence[TokenRow], recipe: Recipe) -> Plan:
 def _tokens(row: Mapping[str, Any]) -> int:
     answers = [len(ids) for name, ids in row.items() if name.endswith("_ids") and name != "prompt_ids"]
     return len(answers) * len(row["prompt_ids"]) + sum(answers)
+
+
+def affordable(stage: str, rows: Sequence[TokenRow], *, seconds: float, tokens_s: float, epochs: float) -> list[TokenRow]:
+    """Return as many rows as can be learned from in `seconds` at the pace of the training before, in their order.
+
+    Without that the reference alone, which no step can cut short, could take longer than the whole budget. Of both kinds of
+    thumbs a like share is kept, at least one of each and LEAST_ROWS in all.
+    """
+    cost = (REFERENCE_COST + epochs * STEP_COST[stage]) / tokens_s
+    kinds: dict[Any, list[int]] = {}
+    for place, row in enumerate(rows):
+        kinds.setdefault(row.get("label"), []).append(place)
+    shares = [(at / len(places), place) for places in kinds.values() for at, place in enumerate(places)]
+    kept: list[int] = []
+    spent = 0.0
+    for _, place in sorted(shares):
+        spent += cost * _tokens(rows[place])
+        if spent > seconds and len(kept) >= LEAST_ROWS:
+            break
+        kept.append(place)
+    return [rows[place] for place in sorted(kept)]
 
 
 def weights_of(ups: int, downs: int) -> tuple[float, float]:

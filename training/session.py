@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from training.held_loss import HeldLoss
 from training.memory import available
 from training.methods import kind_of
 from training.planned import arguments
-from training.preferences import make_trainer
+from training.preferences import affordable, make_trainer
 from training.recipe import Recipe
 from training.saving import hand_over, save_adapter, take_over
 from training.stages import Stage, plan_stage, read_stages
@@ -56,6 +56,7 @@ class _Session:
     stop: Stop
     started: float
     spent: float = 0.0  # seconds of earlier, interrupted starts
+    notes: list[str] = field(default_factory=list)  # what was done otherwise than asked, a sentence each
 
     @property
     def recipe(self) -> Recipe:
@@ -97,7 +98,7 @@ def train(run: Path, recipe: Recipe, *, stop: Stop, started: float) -> dict[str,
     finally:
         room.close()
         shutil.rmtree(_activations(run), ignore_errors=True)
-    notes = [*fit.plan.notes, *room.notes, *(figures["note"] for figures in done.values() if figures["note"])]
+    notes = [*fit.plan.notes, *room.notes, *session.notes, *(figures["note"] for figures in done.values() if figures["note"])]
     return {**done[stages[0].name], "stages": done, "skipped": skipped, "notes": notes, **_circumstances(session)}
 
 
@@ -115,7 +116,10 @@ def _play(session: _Session, stages: Sequence[Stage]) -> dict[str, dict[str, Any
         kept = take_over(_handover(session.run), session.model)
         if kept is not None:
             done[stages[0].name], session.spent = kept
-    for stage in stages[len(done) :]:
+    if done:
+        stages = [stages[0], _affordable(session, stages[1], done[stages[0].name])]
+    for place in range(len(done), len(stages)):
+        stage = stages[place]
         figures = _train_stage(session, stage, stages, before=sum(each["steps"] for each in done.values()))
         if figures is None:
             return None
@@ -124,7 +128,24 @@ def _play(session: _Session, stages: Sequence[Stage]) -> dict[str, dict[str, Any
             break
         if stage is not stages[-1]:
             hand_over(_handover(session.run), session.model, figures, seconds=figures["seconds"])
+            stages = [stage, _affordable(session, stages[1], figures)]
     return done
+
+
+def _affordable(session: _Session, stage: Stage, before: Mapping[str, Any]) -> Stage:
+    """Return a preference stage with no more rows than its time allows, by the figures of the stage before it."""
+    recipe = session.recipe
+    if recipe.minutes is None or not before["tokens_s"]:
+        return stage
+    left = max(0.0, recipe.minutes * 60 - before["seconds"])
+    rows = affordable(stage.name, stage.data.rows, seconds=left, tokens_s=before["tokens_s"], epochs=recipe.preference_epochs)
+    if len(rows) == len(stage.data.rows):
+        return stage
+    session.notes.append(
+        f"{stage.name.upper()} learned from {len(rows)} of {len(stage.data.rows)} rows: more did not fit into its share of the "
+        "minutes."
+    )
+    return plan_stage(replace(stage.data, rows=rows), recipe)
 
 
 def _train_stage(session: _Session, stage: Stage, stages: Sequence[Stage], *, before: int) -> dict[str, Any] | None:

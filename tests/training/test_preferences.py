@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from feedback.errors import RunError
-from training.preferences import weights_of
+from training.preferences import LEAST_ROWS, affordable, weights_of
 from training.recipe import Recipe
 
 MakeRun = Callable[..., Path]
@@ -139,3 +139,19 @@ def test_each_stage_keeps_to_its_share_of_the_time(make_run: MakeRun) -> None:
     assert figures is not None
     sft, kto = figures["stages"]["sft"], figures["stages"]["kto"]
     assert 0 < sft["steps"] < 6 and sft["planned_steps"] == kto["steps"] == 8
+
+
+def test_no_more_is_preferred_than_fits_into_the_time_and_both_kinds_of_thumbs_stay(make_run: MakeRun) -> None:
+    rows = [
+        {"prompt_ids": [1] * 100, "completion_ids": [2], "KL_completion_ids": [3], "label": at % 10 != 0} for at in range(100)
+    ]
+    kept = affordable("kto", rows, seconds=100.0, tokens_s=50.0, epochs=1.0)
+    assert len(kept) == pytest.approx(100 * 50 / (1.05 * 202), abs=1)
+    assert sum(not row["label"] for row in kept) == pytest.approx(len(kept) / 10, abs=1)
+    assert affordable("kto", rows, seconds=1e6, tokens_s=50.0, epochs=1.0) == rows
+    least = affordable("kto", rows, seconds=0.0, tokens_s=50.0, epochs=1.0)
+    assert len(least) == LEAST_ROWS and {row["label"] for row in least} == {True, False}
+    run = make_run(**{**ROWS, "count": 24, "ups": 16, "downs": 8}, objective="sft+kto", minutes=10.0, max_steps=2)
+    figures = train_here(run, started=time.monotonic() - 600)
+    assert figures is not None and figures["stages"]["kto"]["rows"] == LEAST_ROWS
+    assert any(note.startswith(f"KTO learned from {LEAST_ROWS} of 24 rows") for note in figures["notes"])
