@@ -165,8 +165,9 @@ class _Night:
             shares=shares_of(self.settings),
         )
         write_plan(self.folder / QUESTIONS, asked)
-        (self.folder / "config.json").write_text(self.recipe().to_json(), encoding="utf-8")
-        write_prepared(self.folder, self.set_out(from_ratings))
+        settings = self.set_out(from_ratings)
+        (self.folder / "config.json").write_text(json.dumps(settings["recipe"], indent=2), encoding="utf-8")
+        write_prepared(self.folder, settings)
         rated = sum(bool(row.turn_id) for row in rows)
         return _Prepared(asked=asked, snapshot=snapshot, examples=rated, unused=preferences.unused)
 
@@ -207,14 +208,14 @@ class _Night:
 
     def publish(self, prepared: _Prepared, results: Mapping[str, Any], decision: Decision, serving: str) -> str:
         """Publish the candidate, whatever the verdict; returns its version."""
-        recipe = self.recipe()
+        recipe = json.loads((self.folder / "config.json").read_text("utf-8"))  # what was trained, whatever serves by now
         manifest = {
             "base_model": self.base.name,
             "base_hash": self.base.sha256,
             "dataset_hash": prepared.snapshot.sha256,
             "dataset_rows": prepared.snapshot.rows,
-            "recipe": json.loads(recipe.to_json()),
-            "seed": recipe.seed,
+            "recipe": recipe,
+            "seed": recipe["seed"],
             "libraries": {name: library_version(name) for name in LIBRARIES},
             "parent": serving,
             "examination": {name: result["summary"] for name, result in results.items()},

@@ -100,7 +100,7 @@ def plan_batches(lengths: Sequence[int], *, batch_size: int, max_batch_tokens: i
 def padded_length(length: int) -> int:
     """Return how many tokens a row of this length takes where it is the longest of its batch.
 
-    Few different sizes: of ever new ones the allocator's heap is torn to pieces, and after a few hundred steps on a CPU a third
+    Few different sizes: of ever new ones the allocator's heap is torn to pieces, and after a few hundred steps on a CPU a fifth
     of the time goes into finding room (docs/LOG.md).
     """
     return -(-length // PADDED_TO) * PADDED_TO

@@ -116,9 +116,9 @@ def _play(session: _Session, stages: Sequence[Stage]) -> dict[str, dict[str, Any
         kept = take_over(_handover(session.run), session.model)
         if kept is not None:
             done[stages[0].name], session.spent = kept
-    if done:
-        stages = [stages[0], _affordable(session, stages[1], done[stages[0].name])]
     for place in range(len(done), len(stages)):
+        if place:
+            stages = [stages[0], _affordable(session, stages[1], done[stages[0].name])]
         stage = stages[place]
         figures = _train_stage(session, stage, stages, before=sum(each["steps"] for each in done.values()))
         if figures is None:
@@ -128,7 +128,6 @@ def _play(session: _Session, stages: Sequence[Stage]) -> dict[str, dict[str, Any
             break
         if stage is not stages[-1]:
             hand_over(_handover(session.run), session.model, figures, seconds=figures["seconds"])
-            stages = [stage, _affordable(session, stages[1], figures)]
     return done
 
 
