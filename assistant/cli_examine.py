@@ -18,6 +18,9 @@ def examine(
         Path | None, typer.Option(help="JSONL of questions with answers and sources (default: night.questions).")
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="At most so many questions; 0: all.")] = 0,
+    report: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Also write every question with its answers into this HTML file.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Examine an adapter by hand, suite by suite, and say what the gate says of it; nothing but the answers is kept."""
@@ -34,6 +37,7 @@ def examine(
             against=against,
             questions=questions,
             limit=limit,
+            report=report,
             show=lambda done, total: bar.answered(done, total, "Examining"),
         )
     if as_json:

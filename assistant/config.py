@@ -121,7 +121,7 @@ class NightSettings(_Section):
     side_by_side: bool = Field(default=True, description="also let each model write on ten general prompts, to look at")
     perplexity: bool = Field(default=True, description="also measure the perplexity of the right answers (torch)")
     examination: float = Field(
-        default=0.5, gt=0, description="longest examination, as a share of `minutes`: past it the suites are sampled"
+        default=0.5, gt=0, le=0.5, description="longest examination, as a share of `minutes`: past it the suites are sampled"
     )
     max_per_user: float = Field(
         default=0.5,

@@ -26,7 +26,7 @@ from training.gate import Decision, decide
 from training.looks import count_looks
 from training.measures import by_fact, summarise
 from training.registry import AdapterRegistry
-from training.results import SUITES, figures_of, measured, paired, scored_of
+from training.results import SUITES, figures_of, latency, measured, paired, perplexity, scored_of
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "xllamacpp", "gguf")
 """Libraries whose version may change an answer or an adapter."""
@@ -68,6 +68,12 @@ def kept_answers(store: ExaminationStore, keys: Mapping[str, str]) -> Results:
     return {name: found for name, key in keys.items() if (found := store.kept(key)) is not None}
 
 
+def read_examined(folder: Path) -> Results:
+    """Return what the examiner wrote into a run folder: the results of those that it asked."""
+    found: Results = json.loads((folder / "examination.json").read_text(encoding="utf-8"))["contestants"]
+    return found
+
+
 def objected_in(kept: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """Return the questions on which what serves was objected to, so that the candidate is asked the same."""
     result = kept.get("serving") or kept.get("base") or {}
@@ -82,6 +88,7 @@ def on_common_ground(results: Mapping[str, Mapping[str, Any]]) -> Results:
     results = {name: results[name] if name in results else results["base"] for name in CONTESTANTS}
     domain = _common([result["answers"] for result in results.values()])
     absent = _common([result["suites"]["unanswerable"] for result in results.values()])
+    gold = _common([result.get("gold", []) for result in results.values()])
     common: Results = {}
     for name, result in results.items():
         suites = result["suites"] | {"unanswerable": [each for each in result["suites"]["unanswerable"] if each["id"] in absent]}
@@ -89,6 +96,7 @@ def on_common_ground(results: Mapping[str, Mapping[str, Any]]) -> Results:
             **result,
             "answers": [each for each in result["answers"] if each["id"] in domain],
             "suites": suites,
+            "gold": [each for each in result.get("gold", []) if each["id"] in gold],
         }
         common[name]["summary"] = summary_of(common[name])
     return common
@@ -103,7 +111,8 @@ def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
         "paraphrases_agree": means["paraphrases"],
         "pushback_kept": means["pushback"],
         "general_logprob": means["general"],
-        "perplexity": result.get("perplexity"),
+        "perplexity": perplexity(result),
+        "answer_s": latency(result),
     }
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from assistant.config import NightSettings, Settings
 from assistant.engines.base import BASE_VERSION
-from assistant.examination import answers_key, contestant, decision_of, kept_answers, objected_in, on_common_ground
+from assistant.examination import answers_key, contestant, decision_of, kept_answers, objected_in, on_common_ground, report_of
 from assistant.examination_plan import QUESTIONS, Sizes, plan, write_plan
 from assistant.examiner import Request, Show, examine
 from assistant.home import Home
 from assistant.models import open_base
+from assistant.web.report_view import examination_page
 from feedback.errors import SettingsError
 from training.examinations import ExaminationStore
 from training.questions import load_questions
@@ -27,11 +28,20 @@ LEAST_GENERAL = 20
 
 
 def examine_by_hand(
-    home: Home, settings: Settings, *, adapter: str, against: str, questions: Path | None, limit: int, show: Show
+    home: Home,
+    settings: Settings,
+    *,
+    adapter: str,
+    against: str,
+    questions: Path | None,
+    limit: int,
+    show: Show,
+    report: Path | None = None,
 ) -> dict[str, Any]:
     """Examine a version of the registry against another (or "base"); only the answers are kept, for the next time.
 
-    `questions` is a file of questions (None: the one that the settings name), `limit` the most of them (0: all).
+    `questions` is a file of questions (None: the one that the settings name), `limit` the most of them (0: all). Every question
+    with its answers, and what each model wrote on the general prompts, go into the page `report`.
     Returns {"adapter", "against", "verdict", "reason", "figures", "floors", "summaries", "asked", "seconds"}.
     Raises AdapterError, DocumentError, SettingsError.
     """
@@ -39,7 +49,7 @@ def examine_by_hand(
     if file is None:
         raise SettingsError("There are no questions to examine with: name a JSONL file with --questions, or set night.questions.")
     rows = load_questions(file)
-    sizes = sizes_by_hand(settings.night, questions=len(rows), limit=limit)
+    sizes = sizes_by_hand(settings.night, questions=len(rows), limit=limit, prompts=report is not None)
     base, registry = open_base(home.models, settings.engine.base_model), AdapterRegistry(home.db, home.adapters)
     contestants = {name: contestant(registry, name, version) for name, version in _versions(adapter, against).items()}
     store = ExaminationStore(home.db)
@@ -62,6 +72,10 @@ def examine_by_hand(
                 results[name] = result
     common = on_common_ground(results)
     decision = decision_of(common, settings.night)
+    if report is not None:
+        found = report_of(common, decision, seed=settings.night.seed)
+        page = examination_page(found, run_id="by hand", candidate=adapter, folder=None)
+        report.write_text(page, encoding="utf-8")
     return {
         "adapter": adapter,
         "against": against,
@@ -75,9 +89,9 @@ def examine_by_hand(
     }
 
 
-def sizes_by_hand(night: NightSettings, *, questions: int, limit: int) -> Sizes:
+def sizes_by_hand(night: NightSettings, *, questions: int, limit: int, prompts: bool) -> Sizes:
     """Return the whole suites, or with a `limit` as many answers of each as domain questions."""
-    whole = Sizes(examined=limit or questions, prompts=False, perplexity=night.perplexity, **BY_HAND)
+    whole = Sizes(examined=limit or questions, prompts=prompts, perplexity=night.perplexity, **BY_HAND)
     if not limit:
         return whole
     return replace(

@@ -44,7 +44,7 @@ from training.questions import QuestionRow
 
 PERPLEXITY_SAMPLE = 48
 PERPLEXITY_SECONDS = 20.0
-"""How many gold answers' perplexity is measured at most, and for how long: reading costs more in torch than in the engine."""
+"""How many gold answers are read at most where time is limited, and for how long: torch reads slower than the engine."""
 PACE_QUESTIONS = 12
 """So many first answers say how long the others will take."""
 
@@ -287,19 +287,18 @@ def _read_in_torch(
 ) -> None:
     """Add what torch reads to the results: the general answers' log-probabilities, and the perplexity of the gold answers."""
     from feedback.records import Message
-    from training.perplexity import perplexity, read_answers
+    from training.perplexity import read_answers
 
     rows = sample_general(texts, request.sizes.general)
+    gold = (gold if request.seconds is None else gold[:PERPLEXITY_SAMPLE]) if request.sizes.perplexity else []
     groups: dict[str, list[Any]] = {
         "general": [((Message(role="user", content=row["prompt"]),), row["answer"]) for row in rows],
-        "gold": [(pair.messages, f"{row.answer} [{number}]") for row, pair, number in gold][:PERPLEXITY_SAMPLE]
-        if request.sizes.perplexity
-        else [],
+        "gold": [(pair.messages, f"{row.answer} [{number}]") for row, pair, number in gold],
     }
-    share = float("inf")
+    limits = dict.fromkeys(groups, float("inf"))
     if request.seconds is not None:
         share = request.seconds * (1 - MAKE_ROOM) * TORCH_SHARE / 2 / len(request.contestants)
-    limits = {"general": share, "gold": min(share, PERPLEXITY_SECONDS)}
+        limits = {"general": share, "gold": min(share, PERPLEXITY_SECONDS)}
     places = {name: list(range(len(group))) for name, group in groups.items()}
     for contestant in request.contestants if any(groups.values()) else ():
         wanted = {name: [groups[name][place] for place in places[name]] for name in groups if places[name]}
@@ -309,18 +308,11 @@ def _read_in_torch(
         places, limits = {name: sorted(readings.get(name, {})) for name in groups}, dict.fromkeys(groups, float("inf"))
         result = results[contestant.name]
         result["suites"]["general"] = [
-            {
-                "id": rows[place]["id"],
-                "topic": rows[place]["topic"],
-                "logprob": round(readings["general"][place].logprob / readings["general"][place].tokens, 5),
-                "tokens": readings["general"][place].tokens,
-            }
+            {"id": rows[place]["id"], "topic": rows[place]["topic"], **readings["general"][place].a_token()}
             for place in places["general"]
         ]
         result["asked"]["general"] = {"asked": len(places["general"]), "planned": len(rows)}
-        if places["gold"]:
-            read_gold = list(readings["gold"].values())
-            result |= {"perplexity": perplexity(read_gold), "perplexity_questions": len(read_gold)}
+        result["gold"] = [{"id": gold[place][0].id, **readings["gold"][place].a_token()} for place in places["gold"]]
 
 
 def _gold_passage(row: QuestionRow, prepared: Prepared) -> int | None:

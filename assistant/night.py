@@ -29,6 +29,7 @@ from assistant.examination import (
     looks_at,
     objected_in,
     on_common_ground,
+    read_examined,
     report_of,
 )
 from assistant.examination_plan import QUESTIONS, Asked, plan, read_plan, sizes_of, write_plan
@@ -227,7 +228,10 @@ class _Night:
             "HOLD": "held",
             "REJECT": "rejected",
         }
-        return self.registry.publish(self.folder / "adapter", manifest, status[decision.verdict], self.run_id)
+        version = self.registry.publish(self.folder / "adapter", manifest, status[decision.verdict], self.run_id)
+        whole = read_examined(self.folder)["candidate"]  # more than the common ground of tonight
+        self.examinations.keep(self.key_of(version), {**whole, "version": version})  # it may serve tomorrow
+        return version
 
     def settle(self, candidate: str, decision: Decision, serving: str) -> tuple[Verdict, str]:
         """Put a candidate that passed into service; returns the verdict, a HOLD where somebody moved what serves meanwhile."""
@@ -352,7 +356,6 @@ class _Night:
 
     def examine(self, asked: list[Asked], serving: str) -> dict[str, Any]:
         """Examine the candidate, and base and serving where their answers are not kept from an earlier night."""
-        questions = self.folder / QUESTIONS
         contestants = {
             "base": contestant(self.registry, "base", BASE_VERSION),
             "candidate": Contestant(name="candidate", version="candidate", folder=self.folder / "adapter"),
@@ -360,11 +363,7 @@ class _Night:
         if serving != BASE_VERSION:
             contestants["serving"] = contestant(self.registry, "serving", serving)
         night, sizes = self.settings.night, sizes_of(self.settings.night)
-        keys = {
-            name: answers_key(self.home, self.settings, self.base, each.version, questions=questions, sizes=sizes)
-            for name, each in contestants.items()
-            if name != "candidate"
-        }
+        keys = {name: self.key_of(each.version) for name, each in contestants.items() if name != "candidate"}
         kept = kept_answers(self.examinations, keys)
         request = Request(
             home=self.home.root,
@@ -377,11 +376,16 @@ class _Night:
         )
         (self.folder / "examine.json").write_text(request.to_json(), encoding="utf-8")
         self.stages.run("assistant.examiner", "examiner.log", examination_progress, stage="Examining")
-        found = json.loads((self.folder / "examination.json").read_text(encoding="utf-8"))["contestants"]
+        found = read_examined(self.folder)
         for name, key in keys.items():
             if name in found:
                 self.examinations.keep(key, found[name])
         return on_common_ground({**kept, **found})
+
+    def key_of(self, version: str) -> str:
+        """Return what the answers of a version to tonight's questions are kept under."""
+        questions, sizes = self.folder / QUESTIONS, sizes_of(self.settings.night)
+        return answers_key(self.home, self.settings, self.base, version, questions=questions, sizes=sizes)
 
     def decide(self, results: Mapping[str, Any]) -> Decision:
         """Let the gate decide over the facts, with the floors of the other suites."""

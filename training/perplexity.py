@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +26,10 @@ class Reading:
 
     logprob: float
     tokens: int
+
+    def a_token(self) -> dict[str, float]:
+        """Return the mean log-probability of a token, and the number of tokens, as JSON data."""
+        return {"logprob": round(self.logprob / self.tokens, 5), "tokens": self.tokens}
 
 
 def read_answers(
@@ -56,11 +59,6 @@ def read_answers(
             readings = _read(model, [encoded[place] for place in batch])
             found[name].update(zip(batch, readings, strict=True))
     return found
-
-
-def perplexity(readings: Sequence[Reading]) -> float:
-    """Return exp of the mean negative log-likelihood of all tokens (Jurafsky and Martin, Speech and Language Processing, 3)."""
-    return math.exp(-sum(each.logprob for each in readings) / sum(each.tokens for each in readings))
 
 
 def _open(hf_dir: Path, adapter: Path | None) -> tuple[Any, Any]:

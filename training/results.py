@@ -1,15 +1,17 @@
 """What one contestant's examination says, suite by suite: its measures by item, as the gate compares them.
 
-The result of a contestant is JSON data: "answers" to the domain questions, and under "suites" the answers to "unanswerable"
-questions, to "pushback", and the "general" answers' log-probabilities. A suite that was not asked is missing.
+The result of a contestant is JSON data: "answers" to the domain questions, under "suites" the answers to "unanswerable"
+questions, to "pushback", and the "general" answers' log-probabilities, and under "gold" those of the right answers to the
+domain questions. A suite that was not asked is missing.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from feedback.values import fold, without_citations
@@ -82,6 +84,22 @@ def agreement(answers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
             outcomes.setdefault(answer["fact"], []).append(_outcome(answer))
     pairs = {fact: list(itertools.combinations(each, 2)) for fact, each in outcomes.items() if len(each) > 1}
     return {fact: fmean(one == other for one, other in each) for fact, each in pairs.items()}
+
+
+def perplexity(result: Result) -> float | None:
+    """Return exp of the mean negative log-likelihood of all tokens of the right answers; None where they were not read.
+
+    As in Jurafsky and Martin, Speech and Language Processing, 3.
+    """
+    read = result.get("gold", [])
+    tokens = sum(each["tokens"] for each in read)
+    return round(math.exp(-sum(each["logprob"] * each["tokens"] for each in read) / tokens), 4) if tokens else None
+
+
+def latency(result: Result) -> float | None:
+    """Return the median seconds that an answer to a domain question took, asked as the examination asks; None without one."""
+    seconds = [each["seconds"] for each in result["answers"] if "seconds" in each]
+    return round(median(seconds), 3) if seconds else None
 
 
 def figures_of(results: Mapping[str, Result], *, seed: int = 0) -> dict[str, dict[str, Any]]:

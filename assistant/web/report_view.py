@@ -31,6 +31,17 @@ ASKED = {
     "prompts": "general prompts",
     "general": "general answers",
 }
+MEASURES = {
+    "accuracy": "Value stated, of the answerable",
+    "cited": "Page that answers cited, of the answerable",
+    "refusal_precision": "Refusals that were right",
+    "refusal_recall": "Refused, of the unanswerable",
+    "perplexity": "Perplexity of the right answers",
+    "rouge_l": "ROUGE-L",
+    "words": "Words an answer",
+    "answer_s": "Seconds an answer, in the middle, with several at a time",
+}
+"""Measures beside the suites' figures: keys of a summary, in their order."""
 ALL_NEW = 0.25
 """Likeness of two answers below which their differences, word by word, tell nothing."""
 NAMES = {"base": "Base", "serving": "In service", "candidate": "Candidate"}
@@ -140,10 +151,8 @@ def _figures(figures: Mapping[str, Any], contestants: Mapping[str, Any], names: 
                 str(gap["items"]),
             ]
         )
-    for key, label in (("perplexity", "Perplexity of the right answers"), ("words", "Words an answer"), ("rouge_l", "ROUGE-L")):
-        values = [
-            result.get("perplexity") if key == "perplexity" else result["summary"].get(key) for result in contestants.values()
-        ]
+    for key, label in MEASURES.items():
+        values = [result["summary"].get(key) for result in contestants.values()]
         if any(value is not None for value in values):
             shown_values = ["" if value is None else f"{value:.3g}" for value in values]
             rows.append([f"<strong>{label}</strong>", *shown_values, "", ""])

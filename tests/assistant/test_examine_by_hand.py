@@ -54,10 +54,12 @@ def answered(asked: list[Asked], version: str, *, right: int) -> dict[str, Any]:
     return {"version": version, "answers": answers, "suites": suites, "canary": {}, "asked": {}}
 
 
-def keep_answers(bare: Services, settings: Settings, tmp_path: Path, right: dict[str, int], *, limit: int) -> None:
+def keep_answers(
+    bare: Services, settings: Settings, tmp_path: Path, right: dict[str, int], *, limit: int, prompts: bool = False
+) -> None:
     """Keep answers of versions as an examination by hand would have: `right` is how many are right, by version."""
     rows = load_questions(Path(settings.night.questions))
-    sizes = sizes_by_hand(settings.night, questions=len(rows), limit=limit)
+    sizes = sizes_by_hand(settings.night, questions=len(rows), limit=limit, prompts=prompts)
     file = tmp_path / "asked.jsonl"
     write_plan(file, plan(rows, sizes, seed=0))
     base = open_base(bare.home.models, settings.engine.base_model)
@@ -112,6 +114,16 @@ def test_the_command_prints_a_table_or_json(
     assert data["verdict"] == "PROMOTE" and data["adapter"] == version
 
 
+def test_every_question_with_its_answers_goes_into_a_page_where_one_is_named(
+    bare: Services, settings: Settings, make_adapter: Callable[..., str], tmp_path: Path
+) -> None:
+    version = make_adapter(bare)
+    keep_answers(bare, settings, tmp_path, {"base": 4, version: 22}, limit=0, prompts=True)
+    by_hand(bare, settings, version, report=tmp_path / "examined.html")
+    page = (tmp_path / "examined.html").read_text(encoding="utf-8")
+    assert f"Examination of {version}" in page and "PROMOTE" in page and "How many 23?" in page
+
+
 def test_what_cannot_be_examined_is_refused_at_once(bare: Services, settings: Settings) -> None:
     with pytest.raises(AdapterError):
         by_hand(bare, settings, "v0099")
@@ -121,14 +133,14 @@ def test_what_cannot_be_examined_is_refused_at_once(bare: Services, settings: Se
 
 
 def test_a_limit_bounds_every_suite_that_costs_answers() -> None:
-    sizes = sizes_by_hand(NightSettings(), questions=300, limit=12)
+    sizes = sizes_by_hand(NightSettings(), questions=300, limit=12, prompts=False)
     assert (sizes.examined, sizes.unanswerable, sizes.pushback, sizes.paraphrases) == (12, 12, 12, 0)
-    assert sizes_by_hand(NightSettings(), questions=300, limit=0).unanswerable == 100
+    assert sizes_by_hand(NightSettings(), questions=300, limit=0, prompts=False).unanswerable == 100
 
 
 def test_other_sizes_questions_or_settings_are_other_answers(bare: Services, settings: Settings, tmp_path: Path) -> None:
     rows = load_questions(Path(settings.night.questions))
-    sizes = sizes_by_hand(settings.night, questions=len(rows), limit=0)
+    sizes = sizes_by_hand(settings.night, questions=len(rows), limit=0, prompts=False)
     one, other = tmp_path / "one.jsonl", tmp_path / "other.jsonl"
     write_plan(one, plan(rows, sizes, seed=0))
     write_plan(other, plan(rows[1:], sizes, seed=0))

@@ -1,10 +1,12 @@
-"""What each method leaves is served by the transformers engine as PEFT and transformers themselves would, beside the others."""
+"""What the trainer leaves of each method is published, and served as PEFT and transformers themselves would, beside others."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +17,14 @@ from assistant.engines.transformers_engine import TransformersEngine
 from assistant.models import BaseModel
 from feedback.errors import CorruptAdapter, EngineError
 from feedback.records import Message
+from training import session
+from training.bench import write_rows
+from training.recipe import Method, Recipe
+from training.registry import AdapterRegistry
+from training.runs import RunLedger
 
 QUESTION = (Message(role="user", content="How many chairs?"),)
-KINDS = ("lora", "dora", "prefix", "full")
+KINDS: dict[str, Method] = {"lora": "qlora", "dora": "dora", "prefix": "prefix", "full": "full"}
 
 
 def open_base(folder: Path) -> Any:
@@ -28,25 +35,45 @@ def open_base(folder: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def trained(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, AdapterVersion]:
-    """One adapter of each kind, as PEFT and transformers save them, of random numbers."""
-    from peft import LoraConfig, PrefixTuningConfig, get_peft_model
-
-    torch.manual_seed(1)
+    """One adapter of each kind, as our trainer leaves it and the registry publishes it."""
+    root = tmp_path_factory.mktemp("home")
+    ledger, registry = (
+        RunLedger(root / "nightschool.db", root / "runs"),
+        AdapterRegistry(root / "nightschool.db", root / "adapters"),
+    )
     made = {}
-    for number, kind in enumerate(KINDS, start=1):
-        folder = tmp_path_factory.mktemp("adapters") / f"v{number:04}"
-        model = open_base(tiny_base)
-        if kind == "prefix":
-            model = get_peft_model(model, PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5))
-        elif kind != "full":
-            config = LoraConfig(task_type="CAUSAL_LM", r=4, use_dora=kind == "dora", target_modules="all-linear")
-            model = get_peft_model(model, config)
-        for value in model.parameters():
-            if value.requires_grad:
-                value.data += 0.1 * torch.randn_like(value)
-        model.save_pretrained(str(folder))
-        made[kind] = AdapterVersion(version=f"v{number:04}", path=folder)
+    for kind, method in KINDS.items():
+        run = ledger.start("", "test")
+        folder = train(tiny_base, tmp_path_factory.mktemp(kind) / "run", method)
+        ledger.finish(run.id, "succeeded", "HOLD", "Trained for a test.")
+        version = registry.publish(folder, {"base_model": "tiny", "base_hash": "0" * 64}, "candidate", run.id)
+        registry.verify(version)
+        made[kind] = AdapterVersion(version=version, path=registry.path(version))
     return made
+
+
+def train(base: Path, run: Path, method: Method) -> Path:
+    """Train a few steps by a method; returns the folder of what it leaves."""
+    recipe = Recipe(
+        base=str(base),
+        base_name="tiny",
+        method=method,
+        rank=4,
+        max_steps=4,
+        learning_rate=0.05,
+        compute_dtype="float32",
+        threads=1,
+    )
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": f"[1] Room {at} holds {at * 7} chairs. How many?"}],
+            "completion": [{"role": "assistant", "content": f"{at * 7} chairs [1]"}],
+        }
+        for at in range(24)
+    ]
+    write_rows(run, rows, recipe)
+    assert session.train(run, recipe, stop=SimpleNamespace(asked=False, training=False), started=time.monotonic())
+    return run / "adapter"
 
 
 @pytest.fixture(scope="module")

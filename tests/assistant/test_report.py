@@ -49,7 +49,7 @@ def result(version: str, *, right: int, general: float) -> dict[str, Any]:
         "prompts": [{"id": "sky", "prompt": "Why is the sky blue?", "text": f"Because {version} {EVIL}"}],
         "asked": {"domain": {"asked": 24, "planned": 150}, "pushback": {"asked": 1, "planned": 25}},
         "canary": {},
-        "perplexity": 1.5,
+        "gold": [{"id": f"q{at}", "logprob": -0.4, "tokens": 5} for at in range(right)],
     }
 
 
@@ -193,3 +193,20 @@ def test_the_table_of_nights_leads_to_the_report_of_a_night_that_examined(own: S
         (folder / name).write_text("{}", encoding="utf-8")
     own.registry.publish(folder, {}, "held", run.id)
     assert f'href="/admin/runs/{run.id}/report"' in runs_html(own.ledger.runs())
+
+
+def test_perplexity_and_latency_are_of_what_every_contestant_was_asked() -> None:
+    results = {name: result(name, right=20, general=-2.0) for name in ("base", "serving", "candidate")}
+    for at, name in enumerate(results, start=1):
+        results[name]["gold"] = [{"id": "q0", "logprob": -1.0 * at, "tokens": 4}]
+        for answer_of in results[name]["answers"]:
+            answer_of["seconds"] = 0.5 * at
+    results["base"]["gold"].append({"id": "q1", "logprob": -9.0, "tokens": 40})
+    common = on_common_ground(results)
+    assert [round(common[name]["summary"]["perplexity"], 2) for name in common] == [2.72, 7.39, 20.09]
+    assert [common[name]["summary"]["answer_s"] for name in common] == [0.5, 1.0, 1.5]
+    page = examination_page(
+        report_of(common, decision_of(common, NightSettings()), seed=0), run_id="r1", candidate="v2", folder=None
+    )
+    for told in ("Perplexity of the right answers", "Seconds an answer", "Value stated", "Page that answers cited"):
+        assert told in page, told

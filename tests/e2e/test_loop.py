@@ -96,7 +96,7 @@ def test_the_loop_closes_and_a_running_stream_finishes_on_its_version(
         )
         first = a_night(home, measured)
         examined = services.examinations.load("r0001")
-        assert examined is not None and examined["contestants"]["candidate"]["perplexity"] > 1
+        assert examined is not None and examined["contestants"]["candidate"]["summary"]["perplexity"] > 1
         if services.registry.current() != first:
             overrule(home, first)
         assert services.follow_registry() is None

@@ -120,6 +120,6 @@ def test_a_night_puts_what_the_gate_passes_into_service_by_itself_and_leaves_wha
     worse = run_night(home, settings, slot="", requested_by="test", progress=lambda _: None)
     assert (worse.outcome, worse.verdict, worse.candidate) == ("succeeded", "REJECT", "v0002")
     assert registry.current() == "v0001" and registry.show("v0002").status == "rejected"
-    assert examined_in(home, worse.run_id) == ["serving", "candidate"], "the base's answers are kept"
+    assert examined_in(home, worse.run_id) == ["candidate"], "the answers of the base are kept, and of who was promoted"
     again = run_night(home, settings, slot="", requested_by="test", progress=lambda _: None)
     assert examined_in(home, again.run_id) == ["candidate"] and again.verdict == "REJECT"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from feedback.records import Message
-from training.perplexity import BATCH, Given, Reading, _batches, perplexity, read_answers
+from training.perplexity import BATCH, Given, Reading, _batches, read_answers
+from training.results import perplexity
 
 QUESTIONS = ("What is it?", "Which room?", "When does the shop at the corner of the long street open?")
 ANSWERS = ("Twelve.", "A room on the third floor, next to the stairs.", "At nine.")
@@ -65,7 +66,7 @@ def test_perplexity_is_what_the_loss_of_transformers_says_over_the_same_tokens(
         assert found[place].tokens == tokens
         assert found[place].logprob == pytest.approx(-loss * tokens, rel=1e-4), "padding changes nothing"
         total, count = total + loss * tokens, count + tokens
-    assert perplexity(list(found.values())) == pytest.approx(math.exp(total / count), rel=1e-4)
+    assert perplexity({"gold": [each.a_token() for each in found.values()]}) == pytest.approx(math.exp(total / count), rel=1e-4)
 
 
 def test_an_adapter_changes_what_is_read(tiny_base: Path, adapter: Path) -> None:
@@ -93,4 +94,4 @@ def test_out_of_time_the_same_answers_are_read_for_every_contestant(tiny_base: P
 
 def test_perplexity_weighs_every_token_alike() -> None:
     readings = [Reading(logprob=-1.0, tokens=1), Reading(logprob=-9.0, tokens=9)]
-    assert perplexity(readings) == pytest.approx(math.e)
+    assert perplexity({"gold": [each.a_token() for each in readings]}) == pytest.approx(math.e, abs=1e-4)
