@@ -142,9 +142,22 @@ def _load_packed(base: Path, placement: Placement) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=placement.dtype,
     )
-    return _from_pretrained(
+    model = _from_pretrained(
         AutoModelForCausalLM, base, dtype=placement.dtype, quantization_config=config, device_map={"": placement.device}
     )
+    stay_trainable(model)
+    return model
+
+
+def stay_trainable(model: Any) -> None:
+    """Keep the 4-bit layers of a model from being laid out anew for inference when it is evaluated between its steps.
+
+    On processors with bfloat16 dot products bitsandbytes does so in the first pass without gradients, for good: what is trained
+    after it runs through a product that passes no gradient on, and learns next to nothing (bitsandbytes.nn.Linear4bit.forward).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _load_kept(base: Path, placement: Placement) -> Any:

@@ -136,7 +136,7 @@ def plain_trainer(folder: Path, examples: Sequence[Mapping[str, Any]], recipe: R
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
     from trl import SFTConfig, SFTTrainer
 
-    from training.base_model import cast_adapter
+    from training.base_model import cast_adapter, stay_trainable
 
     packing = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.float32
@@ -169,6 +169,7 @@ def plain_trainer(folder: Path, examples: Sequence[Mapping[str, Any]], recipe: R
     )
     # TRL's bfloat16 adapter is emulated on processors without those instructions: in float32 the plain side is at its best
     cast_adapter(trainer.model)
+    stay_trainable(trainer.model)  # its loss is measured between its steps, which would end its learning
     trainer.add_callback(callback)
     return trainer
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from feedback.wording import REFUSAL
-from training.base_model import load_tokenizer
+from training.base_model import Placement, load_model, load_tokenizer
 from training.fast_sft import encode
 from training.held_loss import MOST_ROWS, HeldLoss, fact_of, hold_rows
 from training.recipe import Recipe
@@ -121,3 +121,28 @@ def test_a_training_that_overfits_ends_early_with_the_weights_of_its_best_measur
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(str(tiny_base)), str(run / "adapter"))
     again = HeldLoss(rows, every=1, pad_token_id=tokenizer.pad_token_id, batch_size=4, max_batch_tokens=4096)
     assert again.loss(model) == pytest.approx(found["best_loss"], abs=1e-4)
+
+
+def test_a_packed_base_still_passes_gradients_on_after_its_loss_was_measured(tiny_base: Path) -> None:
+    recipe = Recipe(base=str(tiny_base), method="qlora", rank=4, dequantised="nf4")
+    model = load_model(tiny_base, Placement(device="cpu", dtype=torch.float32, keep=False), recipe)
+    ids = torch.arange(5, 29).reshape(2, 12)
+
+    def gradients() -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        return {name: value.grad.clone() for name, value in model.named_parameters() if value.requires_grad}
+
+    for name, value in model.named_parameters():
+        if "lora_B" in name:
+            value.data += 0.1  # else the first halves get no gradient at all
+    model.train()
+    before = gradients()
+    model.eval()
+    with torch.no_grad():
+        model(input_ids=ids)
+    model.train()
+    after = gradients()
+    assert max(float(each.abs().max()) for each in before.values()) > 1e-3
+    for name, each in before.items():
+        torch.testing.assert_close(after[name], each)
