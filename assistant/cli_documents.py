@@ -35,10 +35,11 @@ def documents_add(
 ) -> None:
     """Index documents: Markdown, HTML, PDF, DOCX, PPTX, XLSX, CSV, text. Unchanged files are skipped; a second call goes on."""
     from assistant.documents.store import WatchedFolder
+    from assistant.documents.walking import expanded
     from assistant.progress import DocumentBar
 
     library = _library(context)
-    if watch and (single := next((path for path in paths if not Path(path).is_dir()), None)):
+    if watch and (single := next((path for path in paths if not expanded(path).is_dir()), None)):
         raise DocumentError(f"{single} is no folder, and only folders can be watched: name its folder, or leave out --watch.")
     with DocumentBar() as bar:
         report = library.add(paths, collection=collection, under=under, progress=bar.read)
@@ -48,7 +49,7 @@ def documents_add(
         raise DocumentError(f"Nothing was read: {report.unread[0]}{more}")
     if watch:
         for path in paths:
-            library.store.watch(WatchedFolder(root=str(Path(path).resolve()), collection=collection, under=under))
+            library.store.watch(WatchedFolder(root=str(expanded(path).resolve()), collection=collection, under=under))
     if as_json:
         emit({**vars(report), "encoded": encoded})
     else:
@@ -98,8 +99,10 @@ def documents_remove(
 @documents.command("unwatch")
 def documents_unwatch(context: typer.Context, folder: Annotated[Path, typer.Argument(help="A watched folder.")]) -> None:
     """Stop looking at a folder by schedule; its documents stay."""
+    from assistant.documents.walking import expanded
+
     store = _library(context).store
-    if not store.unwatch(str(folder.resolve())):
+    if not store.unwatch(str(expanded(folder).resolve())):
         watched = ", ".join(each.root for each in store.watched()) or "none is"
         raise DocumentError(f"{folder} is not watched ({watched}).")
     print(f"{folder} is not watched any more.")

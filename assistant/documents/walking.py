@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -42,12 +43,12 @@ def find_files(paths: Sequence[str | Path]) -> Found:
     """Find the documents that files, folders (with all below them) and globs (also `**`) name.
 
     Hidden files and folders are passed over, and files that are no documents. A link that leads out of its root is refused
-    with a sentence; links within it are followed once.
+    with a sentence; links within it are followed once. A "~" that no shell has expanded is the home of a user.
     """
     found = Found()
     seen: set[str] = set()
     for path in paths:
-        given = Path(path)
+        given = expanded(path)
         mode = _mode(given)
         if stat.S_ISDIR(mode):
             root = Path(os.path.realpath(given))
@@ -59,11 +60,18 @@ def find_files(paths: Sequence[str | Path]) -> Found:
         elif mode:
             _add(found, seen, iter([Source(file=Path(os.path.realpath(given)), root=None, name=given.name)]))
         elif _WILDCARD.search(str(path)):
-            _add_glob(found, seen, str(path))
+            _add_glob(found, seen, str(given))
         else:
             shown = _UNSTORABLE.sub("?", str(given))
             found.sentences.append(f"{shown} is not there, or not to be seen: name a file, a folder or a pattern.")
     return found
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path with the "~" at its start replaced by the home of the user that it names; one of nobody stays."""
+    with contextlib.suppress(RuntimeError, ValueError):
+        return Path(path).expanduser()
+    return Path(path)
 
 
 def _mode(path: Path) -> int:

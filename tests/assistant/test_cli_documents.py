@@ -99,6 +99,17 @@ def test_a_watched_folder_is_remembered_and_forgotten(documents: Run, pages: Pat
     assert f"{pages} is not watched (none is)." in sentence(documents("unwatch", pages))
 
 
+def test_a_home_in_quotes_is_added_watched_and_forgotten(
+    documents: Run, pages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert as_json(documents("add", "~/pages/it/*.md", "--json"))["added"] == 1
+    assert as_json(documents("add", "~/pages", "--collection", "all", "--watch", "--json"))["added"] == 2
+    store = DocumentStore(tmp_path / "home" / "documents.db")
+    assert store.watched() == [WatchedFolder(root=str(pages), collection="all")]
+    assert documents("unwatch", "~/pages").returncode == 0 and store.watched() == []
+
+
 def test_a_mistake_is_one_line_and_exit_code_one(documents: Run, pages: Path, tmp_path: Path) -> None:
     assert sentence(documents("add", tmp_path / "gone")).startswith(f"Nothing was read: {tmp_path / 'gone'} is not there")
     assert "no document 'gone.md' in the collection 'main'" in sentence(documents("remove", "gone.md"))

@@ -56,6 +56,16 @@ def test_a_pattern_gives_what_it_matches_below_its_fixed_part(tmp_path: Path, pa
     assert names(f"{tmp_path}/{pattern}") == expected
 
 
+def test_a_home_that_no_shell_has_expanded_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "policies/a.md", "policies/old/b.md")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert names("~/policies/*.md") == ["a.md"]
+    assert names(Path("~/policies")) == ["a.md", "old/b.md"]
+    assert names("~/policies/old/b.md") == ["b.md"]
+    (sentence,) = find_files(["~nobody-has-this-name/*.md"]).sentences
+    assert sentence.startswith("~nobody-has-this-name/*.md matches no document")
+
+
 def test_a_file_that_is_named_twice_is_found_once(tmp_path: Path) -> None:
     write(tmp_path, "a.md", "b/x.md")
     assert names(tmp_path, tmp_path / "b" / "x.md", f"{tmp_path}/**/*.md", tmp_path / "b") == ["a.md", "b/x.md"]
