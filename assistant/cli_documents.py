@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assistant.console import JsonOption, emit, opened, show
-from feedback.errors import DocumentError
+from feedback.errors import DocumentError, ModelError
 
 if TYPE_CHECKING:
+    from assistant.documents.intake import AddReport
     from assistant.library import Library
 
 documents = typer.Typer(help="The documents that answers come from.", no_args_is_help=True)
@@ -43,22 +44,30 @@ def documents_add(
         raise DocumentError(f"{single} is no folder, and only folders can be watched: name its folder, or leave out --watch.")
     with DocumentBar() as bar:
         report = library.add(paths, collection=collection, under=under, progress=bar.read)
-        encoded = library.index(progress=bar.encoded)
+        try:
+            encoded = library.index(progress=bar.encoded)
+        except ModelError:
+            _tell(report, 0, as_json=as_json)
+            raise
+    _tell(report, encoded, as_json=as_json)
     if report.unread and not (report.added or report.changed or report.unchanged):
-        more = f" (and {len(report.unread) - 1} more)" if len(report.unread) > 1 else ""
-        raise DocumentError(f"Nothing was read: {report.unread[0]}{more}")
+        raise DocumentError("Nothing was read: the report says why, a line for each file or path.")
     if watch:
         for path in paths:
             library.store.watch(WatchedFolder(root=str(expanded(path).resolve()), collection=collection, under=under))
+
+
+def _tell(report: AddReport, encoded: int, *, as_json: bool) -> None:
+    """Print what an addition did, with a line for each file that could not be read."""
     if as_json:
         emit({**vars(report), "encoded": encoded})
-    else:
-        print(
-            f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged, {report.removed} removed; "
-            f"{encoded} passages encoded."
-        )
-        for sentence in report.unread:
-            print(sentence)
+        return
+    print(
+        f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged, {report.removed} removed; "
+        f"{encoded} passages encoded."
+    )
+    for sentence in report.unread:
+        print(sentence)
 
 
 @documents.command("list")

@@ -111,15 +111,34 @@ def test_a_home_in_quotes_is_added_watched_and_forgotten(
 
 
 def test_a_mistake_is_one_line_and_exit_code_one(documents: Run, pages: Path, tmp_path: Path) -> None:
-    assert sentence(documents("add", tmp_path / "gone")).startswith(f"Nothing was read: {tmp_path / 'gone'} is not there")
+    assert sentence(nothing := documents("add", tmp_path / "gone")).startswith("Nothing was read: ")
+    assert nothing.stdout.splitlines()[1].startswith(f"{tmp_path / 'gone'} is not there")
     assert "no document 'gone.md' in the collection 'main'" in sentence(documents("remove", "gone.md"))
     assert "'' cannot name a collection" in sentence(documents("add", pages, "--collection", ""))
     assert "'../up' cannot stand before" in sentence(documents("add", pages, "--under", "../up"))
-    assert "cannot be loaded" in sentence(documents("add", pages, "--json", encoder=str(tmp_path / "no-encoder")))
+    unencoded = documents("add", pages, "--json", encoder=str(tmp_path / "no-encoder"))
+    assert "cannot be loaded" in sentence(unencoded) and json.loads(unencoded.stdout)["added"] == 2
     as_json(documents("add", pages, "--json"))  # what was read before the encoder failed is not lost
     assert "vpn.md" in documents("search", "Culvert", encoder=str(tmp_path / "no-encoder")).stdout, "its words find it"
     assert documents("search", "x", "--limit", "0").returncode == 2
     assert documents("list").stdout.count("vpn.md") == 1
+
+
+def test_when_nothing_can_be_read_the_report_is_whole_and_the_exit_code_is_one(documents: Run, pages: Path) -> None:
+    documents("add", pages)
+    for page in ("leave.md", "it/vpn.md"):
+        (pages / page).unlink()
+    for number in range(8):
+        (pages / f"bad-{number}.{'pdf' if number % 2 else 'txt'}").write_bytes(b"\0 no document")
+    done = documents("add", pages)
+    assert sentence(done).startswith("Nothing was read: ")
+    counts, *lines = done.stdout.splitlines()
+    assert counts.startswith("0 added, 0 changed, 0 unchanged, 2 removed;")
+    assert sorted(line.partition(".")[0] for line in lines) == [f"bad-{number}" for number in range(8)]
+    again = documents("add", pages, "--json")
+    assert sentence(again).startswith("Nothing was read: ")
+    report = json.loads(again.stdout)
+    assert (report["added"], report["removed"], sorted(report["unread"])) == (0, 0, sorted(lines))
 
 
 def test_an_empty_home_says_what_to_do(documents: Run) -> None:
@@ -147,5 +166,6 @@ def test_only_folders_can_be_watched_and_a_file_takes_no_place_of_another_folder
     other = tmp_path / "other" / "leave.md"
     other.parent.mkdir()
     other.write_text("# Shopping list\n")
-    assert "is in the collection 'main' already" in sentence(documents("add", other))
+    refused = documents("add", other)
+    assert sentence(refused) and "is in the collection 'main' already" in refused.stdout
     assert documents("search", "days of vacation").stdout.count("Shopping") == 0
