@@ -18,23 +18,39 @@ _UNSTORABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A file to read: `name` is its path below `root` with forward slashes; a file named by itself has no root."""
+    """A file to read: `name` is its path below `root` with forward slashes; a file named by itself has no root.
+
+    `named` is the whole path of a file named by itself, the links to its folder resolved: by it the file is known again.
+    """
 
     file: Path
     root: Path | None
     name: str
+    named: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pattern:
+    """A glob: the names that it matches below its fixed part; `sentence` says that it matches nothing, "" when it does."""
+
+    root: Path
+    matches: re.Pattern[str]
+    sentence: str = ""
 
 
 @dataclass(kw_only=True)
 class Found:
     """What paths name: sources by path and name, the folders that were walked whole, and a sentence for each oddity.
 
-    `blocked` are the names (of files, or of folders with a slash at the end) below a root that could not be looked at: that
-    no source has their name does not mean that the file is gone.
+    `patterns` are the globs, and `missing` the whole paths at which there is nothing, with the sentence of each. `blocked` are
+    the names (of files, or of folders with a slash at the end) below a root that could not be looked at: that no source has
+    their name does not mean that the file is gone.
     """
 
     sources: list[Source] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
+    patterns: list[Pattern] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
     sentences: list[str] = field(default_factory=list)
     blocked: set[tuple[Path, str]] = field(default_factory=set)
 
@@ -58,12 +74,16 @@ def find_files(paths: Sequence[str | Path]) -> Found:
             if before == (len(found.sources), len(found.sentences)):
                 found.sentences.append(f"{given} holds no documents: name a folder with {', '.join(sorted(SUFFIXES))} files.")
         elif mode:
-            _add(found, seen, iter([Source(file=Path(os.path.realpath(given)), root=None, name=given.name)]))
+            file = Path(os.path.realpath(given))
+            _add(found, seen, iter([Source(file=file, root=None, name=given.name, named=_whole(given))]))
         elif _WILDCARD.search(str(path)):
             _add_glob(found, seen, str(given))
         else:
             shown = _UNSTORABLE.sub("?", str(given))
-            found.sentences.append(f"{shown} is not there, or not to be seen: name a file, a folder or a pattern.")
+            sentence = f"{shown} is not there, or not to be seen: name a file, a folder or a pattern."
+            found.sentences.append(sentence)
+            if vanished(given):
+                found.missing[_whole(given)] = sentence
     return found
 
 
@@ -72,6 +92,21 @@ def expanded(path: str | Path) -> Path:
     with contextlib.suppress(RuntimeError, ValueError):
         return Path(path).expanduser()
     return Path(path)
+
+
+def vanished(path: Path) -> bool:
+    """Say whether there is nothing at a path; what is only not to be seen is there."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
+
+
+def _whole(path: Path) -> str:
+    return str(Path(os.path.realpath(path.parent), path.name))
 
 
 def _mode(path: Path) -> int:
@@ -99,12 +134,17 @@ def _add_glob(found: Found, seen: set[str], pattern: str) -> None:
     fixed = next(at for at, part in enumerate(parts) if _WILDCARD.search(part))
     root = Path(os.path.realpath(Path(*parts[:fixed])))
     before = len(found.sources), len(found.sentences)
+    matches = re.compile(_glob_expression(parts[fixed:]))
     if root.is_dir():
-        matches = re.compile(_glob_expression(parts[fixed:]))
         depth = None if "**" in parts else len(parts) - fixed
         _add(found, seen, _Walk(root, lambda name: bool(matches.fullmatch(name)), depth, found).sources())
+    sentence = ""
     if before == (len(found.sources), len(found.sentences)):
-        found.sentences.append(f"{pattern} matches no document: check the pattern.")
+        sentence = f"{pattern} matches no document: check the pattern."
+        found.sentences.append(sentence)
+        if vanished(Path(pattern)):  # the name of a file may look like a pattern
+            found.missing[_whole(Path(pattern))] = sentence
+    found.patterns.append(Pattern(root=root, matches=matches, sentence=sentence))
 
 
 def _glob_expression(parts: Sequence[str]) -> str:
