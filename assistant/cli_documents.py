@@ -58,7 +58,7 @@ def documents_add(
 
 
 def _tell(report: AddReport, encoded: int, *, as_json: bool) -> None:
-    """Print what an addition did, with a line for each file that could not be read."""
+    """Print what an addition did, with a line for each file that could not be read, or perhaps was not read as it was meant."""
     if as_json:
         emit({**vars(report), "encoded": encoded})
         return
@@ -66,7 +66,7 @@ def _tell(report: AddReport, encoded: int, *, as_json: bool) -> None:
         f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged, {report.removed} removed; "
         f"{encoded} passages encoded."
     )
-    for sentence in report.unread:
+    for sentence in (*report.unread, *report.doubts):
         print(sentence)
 
 

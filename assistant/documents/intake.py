@@ -32,13 +32,17 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class AddReport:
-    """What an addition did; `unread` has a sentence for each file that was not read, and for each path without files."""
+    """What an addition did; `unread` has a sentence for each file that was not read, and for each path without files.
+
+    `doubts` has one for each file that was read now, and perhaps not as it was meant.
+    """
 
     added: int = 0
     changed: int = 0
     unchanged: int = 0
     removed: int = 0
     unread: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 def add(
@@ -63,12 +67,15 @@ def add(
     known = store.known(collection)
     counts: Counter[str] = Counter()
     unread: list[str] = []
+    doubts: list[str] = []
     taken: dict[str, Source] = {}
     for done, source in enumerate(found.sources, 1):
         name = prefix + source.name
         try:
             _take(taken, name, source)
-            counts[_put(store, _Remembering(reader, failed), source, known, collection=collection, name=name)] += 1
+            done_as, doubt = _put(store, _Remembering(reader, failed), source, known, collection=collection, name=name)
+            counts[done_as] += 1
+            doubts += [doubt] if doubt else []
         except DocumentError as error:
             unread.append(str(error))
         if progress:
@@ -77,7 +84,12 @@ def add(
     unread = [*(sentence for sentence in found.sentences if sentence not in gone.settled), *unread, *gone.kept]
     removed = store.remove(gone.names, collection=collection) if gone.names else 0
     return AddReport(
-        added=counts["added"], changed=counts["changed"], unchanged=counts["unchanged"], removed=removed, unread=tuple(unread)
+        added=counts["added"],
+        changed=counts["changed"],
+        unchanged=counts["unchanged"],
+        removed=removed,
+        unread=tuple(unread),
+        doubts=tuple(doubts),
     )
 
 
@@ -116,7 +128,8 @@ class _Remembering:
 
 def _put(
     store: DocumentStore, remembering: _Remembering, source: Source, known: Mapping[str, Known], *, collection: str, name: str
-) -> str:
+) -> tuple[str, str]:
+    """Take in one file; returns what was done, and a doubt about how it was read."""
     before, reader = known.get(name), remembering.reader
     if (
         before
@@ -132,7 +145,7 @@ def _put(
     # it was added by itself and is of a folder now, or its path is another, or was not kept when it was added
     moved = before and not before.root and (source.root or before.file != source.named)
     if before and not moved and before.sha256 == reader.digest(source.file, name=name):
-        return "unchanged"
+        return "unchanged", ""
     page = remembering.read(source.file, name=name)
     done = store.put(
         collection=collection,
@@ -143,7 +156,7 @@ def _put(
         pages=page.pages,
         sha256=page.sha256,
     )
-    return "unchanged" if before and before.sha256 == page.sha256 else done
+    return "unchanged" if before and before.sha256 == page.sha256 else done, page.doubt
 
 
 def save_upload(folder: Path, name: str, data: Path, *, max_bytes: int = ReadLimits.max_bytes) -> Path:

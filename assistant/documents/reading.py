@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -40,11 +40,15 @@ _BYTES_PER_CHAR = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """A file as Markdown; `pages` are the offsets in `text` of pages, slides or sheets 1, 2, ..., empty without such."""
+    """A file as Markdown; `pages` are the offsets in `text` of pages, slides or sheets 1, 2, ..., empty without such.
+
+    `doubt` is a sentence about a file that may have been read wrongly, "" for one without.
+    """
 
     text: str
     pages: tuple[int, ...] = ()
     sha256: str
+    doubt: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +100,8 @@ class Reader:
         Raises DocumentError, which calls the file `name`, with the reason and what to do.
         """
         with _sentences(name or str(file)):
-            return self._read(file, Path(name or file).suffix.lower())
+            page = self._read(file, Path(name or file).suffix.lower())
+        return replace(page, doubt=f"{name or file} {page.doubt}.") if page.doubt else page
 
     def _read(self, file: Path, suffix: str) -> Converted:
         if suffix not in SUFFIXES:
@@ -111,8 +116,8 @@ class Reader:
             try:
                 with copy.open("wb") as sink:
                     digest = self._copy(file, sink)
-                pages = self._convert(copy, suffix, result)
-                return Converted(text=result.read_text(encoding="utf-8"), pages=pages, sha256=digest)
+                pages, doubt = self._convert(copy, suffix, result)
+                return Converted(text=result.read_text(encoding="utf-8"), pages=pages, sha256=digest, doubt=doubt)
             finally:
                 copy.unlink(missing_ok=True)
                 result.unlink(missing_ok=True)
@@ -121,12 +126,13 @@ class Reader:
         sink = io.BytesIO()
         limit = self._limits.max_chars
         digest = self._copy(file, sink, max_bytes=limit * _BYTES_PER_CHAR)
-        text = clean(decode(sink.getvalue()))
+        decoded, doubt = decode(sink.getvalue())
+        text = clean(decoded)
         if len(text) > limit:
             raise Refused(f"holds more than the {limit:,} characters that are read: split it")
         if not text.strip():
             raise Refused("holds no text")
-        return Converted(text=text, sha256=digest)
+        return Converted(text=text, sha256=digest, doubt=doubt)
 
     def _copy(self, file: Path, sink: BinaryIO | None, *, max_bytes: int | None = None) -> str:
         """Copy a file into `sink` and return its SHA-256. Raises Refused for what is no file, too large, or changing."""
@@ -153,7 +159,7 @@ class Reader:
             raise Refused("changed while it was read: add it again")
         return digest.hexdigest()
 
-    def _convert(self, file: Path, suffix: str, result: Path) -> tuple[int, ...]:
+    def _convert(self, file: Path, suffix: str, result: Path) -> tuple[tuple[int, ...], str]:
         limits = self._limits
         request = Request(
             file=str(file),
@@ -176,7 +182,7 @@ class Reader:
         reply = json.loads(line)
         if "error" in reply:
             raise Refused(reply["error"])
-        return tuple(reply["pages"])
+        return tuple(reply["pages"]), reply["doubt"]
 
     def _ask(self, request: Request) -> bytes:
         worker = self._started_worker(Path(request.file).parent)

@@ -176,14 +176,20 @@ def reading_html(done: int, total: int, name: str) -> str:
 
 
 def report_html(report: AddReport) -> str:
-    """Return what an addition did, with a sentence for each file that was not read."""
+    """Return what an addition did, with a sentence for each file that was not read, or perhaps not as it was meant."""
     parts = [f"{count} {word}" for count, word in ((report.added, "added"), (report.changed, "changed")) if count]
     # files from earlier are read again with the new ones, so "as before" would count them too
     done = notice_html(f"{' and '.join(parts)}.", bad=False) if parts else ""
-    if not report.unread:
-        return done or notice_html("Nothing changed: the documents hold this already.", bad=False)
-    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in report.unread)
-    return f'{done}<div class="ns-bad" role="alert"><p>{plural(len(report.unread), "file")} not read:</p><ul>{items}</ul></div>'
+    for said, sentences in (("not read", report.unread), ("perhaps read wrongly", report.doubts)):
+        if sentences:
+            heading = f"{plural(len(sentences), 'file')} {said}:"
+            done += f'<div class="ns-bad" role="alert">{_listed(heading, sentences)}</div>'
+    return done or notice_html("Nothing changed: the documents hold this already.", bad=False)
+
+
+def _listed(heading: str, sentences: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    return f"<p>{heading}</p><ul>{items}</ul>"
 
 
 def collections_html(counts: Mapping[str, int], watched: Sequence[WatchedFolder], *, waiting: int) -> str:

@@ -60,7 +60,7 @@ def sentence(done: subprocess.CompletedProcess[str]) -> str:
 
 def test_documents_are_added_listed_found_and_removed(documents: Run, pages: Path) -> None:
     added = as_json(documents("add", pages, "--json"))
-    assert added == {"added": 2, "changed": 0, "unchanged": 0, "removed": 0, "unread": [], "encoded": 0}
+    assert added == {"added": 2, "changed": 0, "unchanged": 0, "removed": 0, "unread": [], "doubts": [], "encoded": 0}
     (pages / "odd.doc").write_bytes(b"old")
     again = documents("add", pages)
     assert again.returncode == 0
@@ -139,6 +139,15 @@ def test_when_nothing_can_be_read_the_report_is_whole_and_the_exit_code_is_one(d
     assert sentence(again).startswith("Nothing was read: ")
     report = json.loads(again.stdout)
     assert (report["added"], report["removed"], sorted(report["unread"])) == (0, 0, sorted(lines))
+
+
+def test_a_file_whose_encoding_was_guessed_is_read_and_said(documents: Run, pages: Path) -> None:
+    (pages / "visa.txt").write_bytes("Виза нужна заранее.".encode("koi8-r"))
+    done = documents("add", pages / "visa.txt")
+    assert done.returncode == 0 and done.stdout.splitlines()[0].startswith("1 added")
+    assert done.stdout.splitlines()[1].startswith("visa.txt is not UTF-8; it was read as Windows-1252")
+    (report,) = as_json(documents("add", pages, "--collection", "all", "--json"))["doubts"]
+    assert report.startswith("visa.txt ")
 
 
 def test_an_empty_home_says_what_to_do(documents: Run) -> None:

@@ -65,6 +65,15 @@ def test_uploaded_files_become_documents_of_their_collection_and_the_bad_ones_a_
     assert own.store.audit_entries(1)[0].detail == {"collection": "hr / 2027", "added": 1, "changed": 0, "unread": 2}
 
 
+def test_an_upload_whose_encoding_was_guessed_is_taken_in_and_said(own: Services, tmp_path: Path) -> None:
+    file = tmp_path / "gradio" / "visa.md"
+    file.parent.mkdir()
+    file.write_bytes("# Виза".encode("koi8-r"))
+    said = add(own, [str(file)])
+    assert "1 added." in said and "1 file perhaps read wrongly" in said and "visa.md is not UTF-8" in said
+    assert "not read" not in said and own.library.store.paths().count("visa.md") == 1
+
+
 def test_a_file_that_cannot_be_read_leaves_the_one_before_it_in_place(own: Services, chosen: Callable[..., list[str]]) -> None:
     add(own, chosen({"desk.md": "# Desk\n\nExtension 2200.\n"}))
     said = add(own, chosen({"desk.md": "\0\0\0"}))

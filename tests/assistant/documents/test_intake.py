@@ -247,6 +247,7 @@ def test_every_bad_file_is_one_line_and_the_others_are_read(
     (root / "mixed.txt").write_bytes("Größe ".encode() + b"\n" + "Größe".encode("cp1252"))
     report = add(store, reader, [root])
     assert report.added == 3
+    assert report.doubts == ("mixed.txt is not UTF-8; it was read as Windows-1252, so letters may be wrong: save it as UTF-8.",)
     assert sorted(line.split(" ")[0].partition(".")[0] for line in report.unread) == [f"bad-{number}" for number in range(1, 9)]
     assert store.paths() == ["a.md", "mixed.txt", "zz.md"]
 
