@@ -164,6 +164,24 @@ def test_the_collections_are_shown_with_what_waits_to_be_encoded() -> None:
     assert "No documents yet" in collections_html({}, (), waiting=0)
 
 
+def test_what_could_not_be_read_in_the_watched_folders_stands_in_the_page_until_it_can_be(own: Services) -> None:
+    pages, (panel, request) = own.home.root / "pages", (DocumentsPanel(own), as_user(own, "ada"))
+    own.library.store.watch(WatchedFolder(root=str(pages)))
+    own.library.refresh()
+    assert "Not read" not in panel.slow(request)
+    for number in range(13):
+        (pages / f"<b>{number:02}.doc").write_bytes(b"old")
+    own.library.refresh()
+    shown = panel.slow(request)
+    assert "Not read at the last look" in shown and "&lt;b&gt;00.doc has a format that is not read" in shown
+    assert shown.count("<li>") == 11 and "3 more" in shown and "12.doc" not in shown
+    assert "00.doc" in panel.open(request)[0]
+    for file in pages.glob("*.doc"):
+        file.unlink()
+    own.library.refresh()
+    assert "Not read" not in panel.slow(request)
+
+
 def test_a_sent_question_stands_open_with_its_pages_until_it_is_closed(own: Services, ask_of: Callable[..., Turn]) -> None:
     panel, request = QuestionsPanel(own), as_user(own, "ada")
     empty, _, form = panel.show(request)
