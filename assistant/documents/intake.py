@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from assistant.documents.leaving import leaving
 from assistant.documents.reading import SUFFIXES, Converted, Reader, ReadLimits, unread_reason
+from assistant.documents.text import Unsettled
 from assistant.documents.walking import Source, find_files
 from feedback.errors import DocumentError
 
@@ -122,7 +123,8 @@ class _Remembering:
         try:
             return self.reader.read(file, name=name)
         except DocumentError as error:
-            self._failed[key] = str(error)
+            if not isinstance(error.__cause__, OSError | Unsettled):  # these may be otherwise at the next look
+                self._failed[key] = str(error)
             raise
 
 

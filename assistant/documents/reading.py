@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from assistant.documents.converter import OUT_OF_MEMORY, Request
-from assistant.documents.text import Refused, clean, decode
+from assistant.documents.text import Refused, Unsettled, clean, decode
 from feedback.errors import DocumentError
 
 TEXT_SUFFIXES = frozenset({".md", ".markdown", ".txt"})
@@ -154,9 +154,9 @@ class Reader:
                 digest.update(block)
                 if sink is not None:
                     sink.write(block)
-            after = os.fstat(source.fileno())
-        if copied != before.st_size or after.st_mtime_ns != before.st_mtime_ns:
-            raise Refused("changed while it was read: add it again")
+            after = file.stat()  # of its path: one that was deleted meanwhile can be read to its end, and must not go in
+        if not copied == before.st_size == after.st_size or after.st_mtime_ns != before.st_mtime_ns:
+            raise Unsettled("changed while it was read: add it again")
         return digest.hexdigest()
 
     def _convert(self, file: Path, suffix: str, result: Path) -> tuple[tuple[int, ...], str]:

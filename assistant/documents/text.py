@@ -36,6 +36,10 @@ class Refused(Exception):
     """A file that is not read; `str()` is what follows the file's name in a sentence, without the full stop."""
 
 
+class Unsettled(Refused):
+    """A file that is not read at this moment; its content is not at fault."""
+
+
 def signature(head: bytes) -> str | None:
     """Return what the first bytes of a file say that it is, with its article, or None when they say nothing."""
     return next((kind for magic, kind in _SIGNATURES if head.startswith(magic)), None)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import pytest
 
 from assistant.documents.intake import AddReport, add, save_upload
-from assistant.documents.reading import Reader
+from assistant.documents.reading import Reader, ReadLimits
 from assistant.documents.store import DocumentStore
 from assistant.documents.walking import find_files
 from feedback.errors import DocumentError
@@ -273,6 +275,73 @@ def test_a_file_deleted_after_it_was_found_is_one_line(tmp_path: Path, reader: R
     report = add(store, reader, [root], progress=lambda done, total, name: (root / "b.md").unlink(missing_ok=True))
     assert report.added == 2
     assert report.unread == ("b.md is not there any more: it was deleted or moved.",)
+
+
+class Disturbed(Reader):
+    """A reader that is disturbed once: after it has read the first block of the file with this name."""
+
+    def __init__(self, limits: ReadLimits, name: str, disturb: Callable[[Path], object]) -> None:
+        super().__init__(limits)
+        self._name, self._disturb = name, disturb
+
+    def _copy(self, file: Path, sink: BinaryIO | None, *, max_bytes: int | None = None) -> str:
+        if sink is not None and file.name == self._name:
+            self._name = ""
+            sink = cast(BinaryIO, _Tap(sink, lambda: self._disturb(file)))
+        return super()._copy(file, sink, max_bytes=max_bytes)
+
+
+class _Tap:
+    def __init__(self, sink: BinaryIO, disturb: Callable[[], object]) -> None:
+        self._sink, self._disturb = sink, [disturb]
+
+    def write(self, block: bytes) -> None:
+        self._sink.write(block)
+        while self._disturb:
+            self._disturb.pop()()
+
+
+def _grow(file: Path) -> None:
+    with file.open("a") as end:
+        end.write("more")
+
+
+GONE, CHANGED = "is not there any more: it was deleted or moved", "changed while it was read: add it again"
+
+
+@pytest.mark.parametrize("name", ["page.md", "page.csv"])
+@pytest.mark.parametrize(
+    ("disturb", "reason"),
+    [
+        (Path.unlink, GONE),
+        (lambda file: file.rename(file.with_suffix(".moved")), GONE),
+        (_grow, CHANGED),
+        (lambda file: os.truncate(file, 10), CHANGED),
+        (lambda file: os.utime(file, (1, 1)), CHANGED),
+        (lambda file: file.write_text("anew"), CHANGED),
+        (lambda file: save_upload(file.parent, file.name, file.with_name("other.txt")), CHANGED),
+    ],
+    ids=["deleted", "moved", "grown", "cut", "touched", "written", "replaced"],
+)
+def test_a_file_that_goes_or_changes_while_it_is_read_is_one_line_and_the_others_are_read(
+    tmp_path: Path, limits: ReadLimits, store: DocumentStore, name: str, disturb: Callable[[Path], object], reason: str
+) -> None:
+    root = write(tmp_path / "pages", "other.txt")
+    (root / name).write_text("a,b\n" * 300_000)  # more than one block
+    with Disturbed(replace(limits, max_chars=2_000_000), name, disturb) as reader:
+        report = add(store, reader, [root])
+    assert (report.added, report.unread) == (1, (f"{name} {reason}.",))
+    assert store.paths() == ["other.txt"]
+
+
+def test_a_file_that_changed_while_it_was_read_is_tried_again_though_its_content_is_the_same(
+    tmp_path: Path, limits: ReadLimits, store: DocumentStore
+) -> None:
+    root = write(tmp_path / "pages", "page.md")
+    failed: dict[tuple[str, str], str] = {}
+    with Disturbed(limits, "page.md", lambda file: os.utime(file, (1, 1))) as reader:
+        assert add(store, reader, [root], failed=failed).unread == (f"page.md {CHANGED}.",)
+        assert add(store, reader, [root], failed=failed) == AddReport(added=1)
 
 
 def test_an_addition_that_was_ended_goes_on_where_it_was(tmp_path: Path, reader: Reader, store: DocumentStore) -> None:
