@@ -28,9 +28,11 @@ from feedback.errors import DocumentError
 TEXT_SUFFIXES = frozenset({".md", ".markdown", ".txt"})
 SUFFIXES = TEXT_SUFFIXES | {".html", ".htm", ".pdf", ".docx", ".pptx", ".xlsx", ".csv", ".tsv"}
 """What is read, in lower case."""
+_WITH_MACROS = ".docm .dotm .xlsm .xltm .xlsb .xlam .pptm .potm .ppsm .ppam .sldm"
+_NOT_READ = ".doc .dot .xls .xlt .xla .xlw .ppt .pot .pps .ppsx .ppa .rtf .odt .ods .odp .pages .epub"
 REFUSED_SUFFIXES = {
-    **dict.fromkeys((".docm", ".dotm", ".xlsm", ".xltm", ".xlsb", ".pptm", ".potm", ".ppsm"), "may carry macros"),
-    **dict.fromkeys((".doc", ".xls", ".ppt", ".rtf", ".odt", ".ods", ".odp", ".pages", ".epub"), "has a format that is not read"),
+    **dict.fromkeys(_WITH_MACROS.split(), "may carry macros"),
+    **dict.fromkeys(_NOT_READ.split(), "has a format that is not read"),
 }
 """Documents that are not read, which a report names, with the reason; other files (pictures, programs) are no documents."""
 _READ_AS = "save it as DOCX, XLSX, PPTX or PDF"
