@@ -28,7 +28,7 @@ def _library(context: typer.Context) -> Library:
 @documents.command("add")
 def documents_add(
     context: typer.Context,
-    paths: Annotated[list[str], typer.Argument(help="Files, folders or globs; of a folder, what is gone leaves the index.")],
+    paths: Annotated[list[str], typer.Argument(help="Files, folders or globs; named again, what is gone leaves the index.")],
     collection: CollectionOption = "main",
     under: Annotated[str, typer.Option(help="Put this before the names, as a folder would.")] = "",
     watch: Annotated[bool, typer.Option("--watch", help="A running server looks at these folders again by schedule.")] = False,
