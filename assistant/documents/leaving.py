@@ -50,7 +50,7 @@ def leaving(found: Found, known: Mapping[str, Known], taken: Collection[str], *,
 def _settled(found: Found, known: Mapping[str, Known], name: str, document: Known, prefix: str) -> str | None:
     """Return None for a document that is not gone, else the sentence that its leaving settles, "" where there is none."""
     if not document.root:
-        return found.missing.get(document.file)
+        return found.missing.get(document.file) if document.file else None
     if not name.startswith(prefix):
         return None
     root, below = Path(document.root), name.removeprefix(prefix)

@@ -106,7 +106,9 @@ def vanished(path: Path) -> bool:
 
 
 def _whole(path: Path) -> str:
-    return str(Path(os.path.realpath(path.parent), path.name))
+    """Return the path of a file with the links to its folder resolved, "" for one that cannot be stored."""
+    whole = str(Path(os.path.realpath(path.parent), path.name))
+    return "" if _UNSTORABLE.search(whole) else whole
 
 
 def _mode(path: Path) -> int:

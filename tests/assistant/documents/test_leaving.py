@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from assistant.documents.intake import AddReport, add
@@ -100,3 +101,13 @@ def test_a_file_by_itself_is_kept_when_its_disk_may_be_away_or_its_path_was_not_
     report = add(store, reader, [only, older])
     assert report.removed == 1 and store.paths() == ["only.md"]
     assert "is not there" in report.unread[0] and "the document that it held is kept" in report.unread[1]
+
+
+def test_a_path_that_cannot_be_stored_is_not_kept_and_takes_nothing_out(
+    tmp_path: Path, reader: Reader, store: DocumentStore
+) -> None:
+    root = write(tmp_path / os.fsdecode(b"latin-\xe9"), "a.md", "b.md")
+    assert add(store, reader, [root / "a.md"]) == AddReport(added=1)
+    (root / "a.md").unlink()
+    assert "is not there" in add(store, reader, [root / "a.md", root / "c.md"]).unread[0]
+    assert store.paths() == ["a.md"]
