@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assistant.console import JsonOption, emit, opened, show
-from feedback.errors import DocumentError
+from feedback.errors import DocumentError, ModelError
 
 if TYPE_CHECKING:
+    from assistant.documents.intake import AddReport
     from assistant.library import Library
 
 documents = typer.Typer(help="The documents that answers come from.", no_args_is_help=True)
@@ -27,7 +28,7 @@ def _library(context: typer.Context) -> Library:
 @documents.command("add")
 def documents_add(
     context: typer.Context,
-    paths: Annotated[list[str], typer.Argument(help="Files, folders or globs; of a folder, what is gone leaves the index.")],
+    paths: Annotated[list[str], typer.Argument(help="Files, folders or globs; named again, what is gone leaves the index.")],
     collection: CollectionOption = "main",
     under: Annotated[str, typer.Option(help="Put this before the names, as a folder would.")] = "",
     watch: Annotated[bool, typer.Option("--watch", help="A running server looks at these folders again by schedule.")] = False,
@@ -35,29 +36,38 @@ def documents_add(
 ) -> None:
     """Index documents: Markdown, HTML, PDF, DOCX, PPTX, XLSX, CSV, text. Unchanged files are skipped; a second call goes on."""
     from assistant.documents.store import WatchedFolder
+    from assistant.documents.walking import expanded
     from assistant.progress import DocumentBar
 
     library = _library(context)
-    if watch and (single := next((path for path in paths if not Path(path).is_dir()), None)):
+    if watch and (single := next((path for path in paths if not expanded(path).is_dir()), None)):
         raise DocumentError(f"{single} is no folder, and only folders can be watched: name its folder, or leave out --watch.")
     with DocumentBar() as bar:
         report = library.add(paths, collection=collection, under=under, progress=bar.read)
-        encoded = library.index(progress=bar.encoded)
+        try:
+            encoded = library.index(progress=bar.encoded)
+        except ModelError:
+            _tell(report, 0, as_json=as_json)
+            raise
+    _tell(report, encoded, as_json=as_json)
     if report.unread and not (report.added or report.changed or report.unchanged):
-        more = f" (and {len(report.unread) - 1} more)" if len(report.unread) > 1 else ""
-        raise DocumentError(f"Nothing was read: {report.unread[0]}{more}")
+        raise DocumentError("Nothing was read: the report says why, a line for each file or path.")
     if watch:
         for path in paths:
-            library.store.watch(WatchedFolder(root=str(Path(path).resolve()), collection=collection, under=under))
+            library.store.watch(WatchedFolder(root=str(expanded(path).resolve()), collection=collection, under=under))
+
+
+def _tell(report: AddReport, encoded: int, *, as_json: bool) -> None:
+    """Print what an addition did, with a line for each file that could not be read, or perhaps was not read as it was meant."""
     if as_json:
         emit({**vars(report), "encoded": encoded})
-    else:
-        print(
-            f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged, {report.removed} removed; "
-            f"{encoded} passages encoded."
-        )
-        for sentence in report.unread:
-            print(sentence)
+        return
+    print(
+        f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged, {report.removed} removed; "
+        f"{encoded} passages encoded."
+    )
+    for sentence in (*report.unread, *report.doubts):
+        print(sentence)
 
 
 @documents.command("list")
@@ -98,8 +108,10 @@ def documents_remove(
 @documents.command("unwatch")
 def documents_unwatch(context: typer.Context, folder: Annotated[Path, typer.Argument(help="A watched folder.")]) -> None:
     """Stop looking at a folder by schedule; its documents stay."""
+    from assistant.documents.walking import expanded
+
     store = _library(context).store
-    if not store.unwatch(str(folder.resolve())):
+    if not store.unwatch(str(expanded(folder).resolve())):
         watched = ", ".join(each.root for each in store.watched()) or "none is"
         raise DocumentError(f"{folder} is not watched ({watched}).")
     print(f"{folder} is not watched any more.")

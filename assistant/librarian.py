@@ -64,7 +64,8 @@ class Librarian:
 
     def _look(self) -> None:
         said = self._library.unread
-        for sentence in self._library.refresh(self._uploads).unread:
+        report = self._library.refresh(self._uploads)
+        for sentence in (*report.unread, *report.doubts):
             if sentence not in said:  # once, not at each look
                 _log.warning("%s", sentence)
 

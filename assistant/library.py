@@ -123,6 +123,7 @@ class Library:
             unchanged=sum(each.unchanged for each in reports),
             removed=sum(each.removed for each in reports),
             unread=tuple(sentence for each in reports for sentence in each.unread),
+            doubts=tuple(sentence for each in reports for sentence in each.doubts),
         )
         self.unread = report.unread
         return report

@@ -10,6 +10,8 @@ from assistant.documents.text import Refused, signature
 
 OFFICE_PARTS = {".docx": "word/", ".pptx": "ppt/", ".xlsx": "xl/"}
 MACRO_PART = "vbaproject.bin"
+MACRO_SHEETS = "xl/macrosheets/"
+"""Where Excel 4.0 macros lie, which are sheets."""
 MAX_INFLATED = 400_000_000
 """Bytes that an Office file may hold when it is inflated."""
 MAX_RATIO = 200
@@ -48,7 +50,7 @@ def _check_parts(archive: zipfile.ZipFile, suffix: str, size: int) -> None:
     names = [part.filename.replace("\\", "/") for part in parts]
     if any(part.flag_bits & 1 for part in parts):
         raise Refused("is encrypted: save it without a password")
-    if any(name.lower().rsplit("/", 1)[-1] == MACRO_PART for name in names):
+    if any(name.lower().rsplit("/", 1)[-1] == MACRO_PART or name.lower().startswith(MACRO_SHEETS) for name in names):
         raise Refused(f"carries macros: save it as a plain {suffix} without them")
     budget = min(MAX_INFLATED, max(SMALL, MAX_RATIO * size))
     if len(parts) > MAX_PARTS or sum(part.file_size for part in parts) > budget:

@@ -1,9 +1,9 @@
 """The worker that converts documents, in a process of its own with limits on time, memory and output.
 
 `python -m assistant.documents.converter PARENT MEMORY_BYTES SPOOL` reads a JSON line for each file (`Request`) and answers
-it with one: `pages`, the offsets in the text that it wrote to the request's result file, or `error`, what follows the file's
-name in a sentence. Out of memory it ends without an answer. It needs no network; when its parent dies it ends, and removes
-the parent's spool folder.
+it with one: `pages`, the offsets in the text that it wrote to the request's result file, with `doubt`, or `error`; these two
+are what follows the file's name in a sentence. Out of memory it ends without an answer. It needs no network; when its parent
+dies it ends, and removes the parent's spool folder.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ class Request:
     max_chars: int
 
 
-def convert(request: Request) -> list[int]:
-    """Convert a file, write its text to the result file and return the offsets of its pages. Raises Refused."""
-    pages = _pages(request)
+def convert(request: Request) -> tuple[list[int], str]:
+    """Convert a file, write its text to the result file; returns the offsets of its pages, and a doubt. Raises Refused."""
+    pages, doubt = _pages(request)
     if not any(page.strip() for page in pages):
         raise Refused("holds no text")
     text, starts = join_pages(pages)
     if len(text) > request.max_chars:
         raise Refused(f"holds more than the {request.max_chars:,} characters that are read: split it")
     Path(request.result).write_text(text, encoding="utf-8", newline="\n")
-    return list(starts) if request.suffix in PAGED else []
+    return list(starts) if request.suffix in PAGED else [], doubt
 
 
-def _pages(request: Request) -> list[str]:
+def _pages(request: Request) -> tuple[list[str], str]:
     from assistant.documents import converters
 
     file = Path(request.file)
@@ -68,13 +68,13 @@ def _pages(request: Request) -> list[str]:
             from assistant.documents.pdf import pdf_pages
 
             check_pdf(file)
-            return pdf_pages(file, max_pages=request.max_pages)
+            return pdf_pages(file, max_pages=request.max_pages), ""
         case ".docx":
-            return converters.docx_pages(file)
+            return converters.docx_pages(file), ""
         case ".pptx":
-            return converters.pptx_pages(file, max_pages=request.max_pages)
+            return converters.pptx_pages(file, max_pages=request.max_pages), ""
         case ".xlsx":
-            return converters.xlsx_pages(file, max_pages=request.max_pages, max_chars=request.max_chars)
+            return converters.xlsx_pages(file, max_pages=request.max_pages, max_chars=request.max_chars), ""
         case ".csv" | ".tsv":
             return converters.csv_pages(file, max_chars=request.max_chars, tabs=request.suffix == ".tsv")
         case _:
@@ -88,7 +88,8 @@ def answer(request: Request) -> dict[str, object]:
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     resource.setrlimit(resource.RLIMIT_CPU, (cpu if hard == resource.RLIM_INFINITY else min(cpu, hard), hard))
     try:
-        return {"pages": convert(request)}
+        pages, doubt = convert(request)
+        return {"pages": pages, "doubt": doubt}
     except Refused as error:
         return {"error": str(error)}
     except ModuleNotFoundError as error:

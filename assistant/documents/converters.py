@@ -28,12 +28,13 @@ _DOCX_STYLES = "p[style-name='Title'] => h1:fresh\np[style-name='Subtitle'] => p
 _PERCENT = re.compile(r"^0(\.0+)?%$")
 
 
-def html_pages(file: Path) -> list[str]:
-    """Return a web page as Markdown: its main part, without navigation, under its title."""
+def html_pages(file: Path) -> tuple[list[str], str]:
+    """Return a web page as Markdown: its main part, without navigation, under its title; and a doubt about its encoding."""
     from bs4.dammit import EncodingDetector
 
     data = file.read_bytes()
-    return [html_to_markdown(decode(data, EncodingDetector.find_declared_encoding(data, is_html=True)))]
+    source, doubt = decode(data, EncodingDetector.find_declared_encoding(data, is_html=True))
+    return [html_to_markdown(source)], doubt
 
 
 def html_to_markdown(source: str) -> str:
@@ -205,9 +206,9 @@ def _value(value: object) -> str:
     return str(value)
 
 
-def csv_pages(file: Path, *, max_chars: int, tabs: bool) -> list[str]:
-    """Return a CSV or TSV file as a Markdown table; the separator is what its first lines use most."""
-    text = decode(file.read_bytes())
+def csv_pages(file: Path, *, max_chars: int, tabs: bool) -> tuple[list[str], str]:
+    """Return a CSV or TSV file as a Markdown table, whose separator is what its first lines use most, and a doubt about it."""
+    text, doubt = decode(file.read_bytes())
     first = text[:4096]
     separator = "\t" if tabs else max(",;\t|", key=first.count)
     csv.field_size_limit(max_chars)
@@ -215,7 +216,7 @@ def csv_pages(file: Path, *, max_chars: int, tabs: bool) -> list[str]:
         rows = [row for row in _within(max_chars, csv.reader(io.StringIO(text, newline=""), delimiter=separator)) if any(row)]
     except csv.Error as error:
         raise Refused(f"is not a table that can be read ({error}): save it as CSV once more") from error
-    return ["\n\n".join(_block(block) for block in _blocks(rows))]  # one block: no row is empty
+    return ["\n\n".join(_block(block) for block in _blocks(rows))], doubt  # one block: no row is empty
 
 
 def _within(max_chars: int, rows: Iterable[list[str]]) -> Iterator[list[str]]:

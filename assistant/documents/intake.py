@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from assistant.documents.leaving import leaving
 from assistant.documents.reading import SUFFIXES, Converted, Reader, ReadLimits, unread_reason
-from assistant.documents.walking import Found, Source, find_files
+from assistant.documents.text import Unsettled
+from assistant.documents.walking import Source, find_files
 from feedback.errors import DocumentError
 
 if TYPE_CHECKING:
@@ -31,13 +33,17 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class AddReport:
-    """What an addition did; `unread` has a sentence for each file that was not read, and for each path without files."""
+    """What an addition did; `unread` has a sentence for each file that was not read, and for each path without files.
+
+    `doubts` has one for each file that was read now, and perhaps not as it was meant.
+    """
 
     added: int = 0
     changed: int = 0
     unchanged: int = 0
     removed: int = 0
     unread: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 def add(
@@ -53,36 +59,38 @@ def add(
     """Bring the documents of a collection up to date with files, folders and globs.
 
     A file is known by its hash, so one that did not change is not converted; each of the others is a transaction of its own,
-    so a second call goes on where the first was ended. Of a file that cannot be read now, what was indexed before stays. A
-    folder's documents whose files are gone are removed, unless it is altogether empty. `under` is put before the names. Raises
+    so a second call goes on where the first was ended. Of a file that cannot be read now, what was indexed before stays.
+    Documents whose files are gone from what is named are removed (see `leaving`). `under` is put before the names. Raises
     DocumentError for a bad `under`. `failed` remembers what could not be read, by path and hash: it is said, and not tried again.
     """
     prefix = _prefix(under)
     found = find_files(paths)
     known = store.known(collection)
     counts: Counter[str] = Counter()
-    unread = list(found.sentences)
+    unread: list[str] = []
+    doubts: list[str] = []
     taken: dict[str, Source] = {}
     for done, source in enumerate(found.sources, 1):
         name = prefix + source.name
         try:
             _take(taken, name, source)
-            counts[_put(store, _Remembering(reader, failed), source, known, collection=collection, name=name)] += 1
+            done_as, doubt = _put(store, _Remembering(reader, failed), source, known, collection=collection, name=name)
+            counts[done_as] += 1
+            doubts += [doubt] if doubt else []
         except DocumentError as error:
             unread.append(str(error))
         if progress:
             progress(done, len(found.sources), name)
-    gone = [name for name, document in known.items() if name not in taken and _is_gone(found, document.root, name, prefix)]
-    kept = Counter(known[name].root for name in gone if _is_empty(known[name].root))
-    unread += [
-        f"{root} is empty now, as the folder of a disk that is not there would be: the {count} documents that it held are kept; "
-        "`nightschool documents remove` removes them."
-        for root, count in kept.items()
-    ]
-    gone = [name for name in gone if known[name].root not in kept]
-    removed = store.remove(gone, collection=collection) if gone else 0
+    gone = leaving(found, known, taken, prefix=prefix)
+    unread = [*(sentence for sentence in found.sentences if sentence not in gone.settled), *unread, *gone.kept]
+    removed = store.remove(gone.names, collection=collection) if gone.names else 0
     return AddReport(
-        added=counts["added"], changed=counts["changed"], unchanged=counts["unchanged"], removed=removed, unread=tuple(unread)
+        added=counts["added"],
+        changed=counts["changed"],
+        unchanged=counts["unchanged"],
+        removed=removed,
+        unread=tuple(unread),
+        doubts=tuple(doubts),
     )
 
 
@@ -115,13 +123,15 @@ class _Remembering:
         try:
             return self.reader.read(file, name=name)
         except DocumentError as error:
-            self._failed[key] = str(error)
+            if not isinstance(error.__cause__, OSError | Unsettled):  # these may be otherwise at the next look
+                self._failed[key] = str(error)
             raise
 
 
 def _put(
     store: DocumentStore, remembering: _Remembering, source: Source, known: Mapping[str, Known], *, collection: str, name: str
-) -> str:
+) -> tuple[str, str]:
+    """Take in one file; returns what was done, and a doubt about how it was read."""
     before, reader = known.get(name), remembering.reader
     if (
         before
@@ -134,38 +144,21 @@ def _put(
             f"{name} is in the collection {collection!r} already, from {before.root}: add {source.file} with --under FOLDER, "
             "or to another --collection."
         )
-    adopted = before and source.root and not before.root  # it was added by itself, or before folders were known
-    if before and not adopted and before.sha256 == reader.digest(source.file, name=name):
-        return "unchanged"
+    # it was added by itself and is of a folder now, or its path is another, or was not kept when it was added
+    moved = before and not before.root and (source.root or before.file != source.named)
+    if before and not moved and before.sha256 == reader.digest(source.file, name=name):
+        return "unchanged", ""
     page = remembering.read(source.file, name=name)
     done = store.put(
         collection=collection,
         name=name,
         root=str(source.root or ""),
+        file=source.named,
         text=page.text,
         pages=page.pages,
         sha256=page.sha256,
     )
-    return "unchanged" if before and before.sha256 == page.sha256 else done
-
-
-def _is_gone(found: Found, root: str, name: str, prefix: str) -> bool:
-    """Say whether a document without a source was of a folder that was walked whole, where nothing hid its file."""
-    folder = next((folder for folder in found.folders if str(folder) == root), None)
-    if folder is None or not name.startswith(prefix):
-        return False
-    below = name.removeprefix(prefix)
-    return not any(
-        blocked_root == folder and (below == blocked or ((blocked.endswith("/") or not blocked) and below.startswith(blocked)))
-        for blocked_root, blocked in found.blocked
-    )
-
-
-def _is_empty(folder: str) -> bool:
-    try:
-        return not any(Path(folder).iterdir())
-    except OSError:  # it went away since
-        return True
+    return "unchanged" if before and before.sha256 == page.sha256 else done, page.doubt
 
 
 def save_upload(folder: Path, name: str, data: Path, *, max_bytes: int = ReadLimits.max_bytes) -> Path:

@@ -44,6 +44,7 @@ _MARKER = re.compile(r"[•‣◦▪▫●○■□–—·*\uf0b7\uf0a7-]|\(?\w
 _DOTS = re.compile(r"(?:\s?[.·…]){4,}")
 _HYPHEN = re.compile(r"(\w*[^\W\d_])-\n([a-zà-ÿ]\w*)")
 _LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st", "\xad": ""})
+_BOMB = "has a part that is beyond all measure when it is inflated (a bomb?): print it to PDF anew"
 _SCAN = "holds no text, only pictures (a scan?): run it through OCR first"
 
 
@@ -69,8 +70,19 @@ class Line:
 
 
 def pdf_pages(file: Path, *, max_pages: int) -> list[str]:
-    """Return the pages of a PDF as Markdown. Raises Refused for one that is encrypted, broken, too long or without text."""
-    reader = _opened(file)
+    """Return the pages of a PDF as Markdown.
+
+    Raises Refused for one that is encrypted, broken, too long or without text, and for one whose streams inflate too far.
+    """
+    from pypdf.errors import LimitReachedError
+
+    try:
+        return _pages(_opened(file), max_pages=max_pages)
+    except LimitReachedError as error:
+        raise Refused(_BOMB) from error
+
+
+def _pages(reader: PdfReader, *, max_pages: int) -> list[str]:
     if len(reader.pages) > max_pages:
         raise Refused(f"has {len(reader.pages):,} pages, more than the {max_pages:,} that are read: split it")
     pages: list[list[Line]] = []

@@ -16,21 +16,23 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 from assistant.documents.converter import OUT_OF_MEMORY, Request
-from assistant.documents.text import Refused, clean, decode
+from assistant.documents.text import Refused, Unsettled, clean, decode
 from feedback.errors import DocumentError
 
 TEXT_SUFFIXES = frozenset({".md", ".markdown", ".txt"})
 SUFFIXES = TEXT_SUFFIXES | {".html", ".htm", ".pdf", ".docx", ".pptx", ".xlsx", ".csv", ".tsv"}
 """What is read, in lower case."""
+_WITH_MACROS = ".docm .dotm .xlsm .xltm .xlsb .xlam .pptm .potm .ppsm .ppam .sldm"
+_NOT_READ = ".doc .dot .xls .xlt .xla .xlw .ppt .pot .pps .ppsx .ppa .rtf .odt .ods .odp .pages .epub"
 REFUSED_SUFFIXES = {
-    **dict.fromkeys((".docm", ".dotm", ".xlsm", ".xltm", ".xlsb", ".pptm", ".potm", ".ppsm"), "may carry macros"),
-    **dict.fromkeys((".doc", ".xls", ".ppt", ".rtf", ".odt", ".ods", ".odp", ".pages", ".epub"), "has a format that is not read"),
+    **dict.fromkeys(_WITH_MACROS.split(), "may carry macros"),
+    **dict.fromkeys(_NOT_READ.split(), "has a format that is not read"),
 }
 """Documents that are not read, which a report names, with the reason; other files (pictures, programs) are no documents."""
 _READ_AS = "save it as DOCX, XLSX, PPTX or PDF"
@@ -40,11 +42,15 @@ _BYTES_PER_CHAR = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """A file as Markdown; `pages` are the offsets in `text` of pages, slides or sheets 1, 2, ..., empty without such."""
+    """A file as Markdown; `pages` are the offsets in `text` of pages, slides or sheets 1, 2, ..., empty without such.
+
+    `doubt` is a sentence about a file that may have been read wrongly, "" for one without.
+    """
 
     text: str
     pages: tuple[int, ...] = ()
     sha256: str
+    doubt: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +102,8 @@ class Reader:
         Raises DocumentError, which calls the file `name`, with the reason and what to do.
         """
         with _sentences(name or str(file)):
-            return self._read(file, Path(name or file).suffix.lower())
+            page = self._read(file, Path(name or file).suffix.lower())
+        return replace(page, doubt=f"{name or file} {page.doubt}.") if page.doubt else page
 
     def _read(self, file: Path, suffix: str) -> Converted:
         if suffix not in SUFFIXES:
@@ -111,8 +118,8 @@ class Reader:
             try:
                 with copy.open("wb") as sink:
                     digest = self._copy(file, sink)
-                pages = self._convert(copy, suffix, result)
-                return Converted(text=result.read_text(encoding="utf-8"), pages=pages, sha256=digest)
+                pages, doubt = self._convert(copy, suffix, result)
+                return Converted(text=result.read_text(encoding="utf-8"), pages=pages, sha256=digest, doubt=doubt)
             finally:
                 copy.unlink(missing_ok=True)
                 result.unlink(missing_ok=True)
@@ -121,12 +128,13 @@ class Reader:
         sink = io.BytesIO()
         limit = self._limits.max_chars
         digest = self._copy(file, sink, max_bytes=limit * _BYTES_PER_CHAR)
-        text = clean(decode(sink.getvalue()))
+        decoded, doubt = decode(sink.getvalue())
+        text = clean(decoded)
         if len(text) > limit:
             raise Refused(f"holds more than the {limit:,} characters that are read: split it")
         if not text.strip():
             raise Refused("holds no text")
-        return Converted(text=text, sha256=digest)
+        return Converted(text=text, sha256=digest, doubt=doubt)
 
     def _copy(self, file: Path, sink: BinaryIO | None, *, max_bytes: int | None = None) -> str:
         """Copy a file into `sink` and return its SHA-256. Raises Refused for what is no file, too large, or changing."""
@@ -148,12 +156,12 @@ class Reader:
                 digest.update(block)
                 if sink is not None:
                     sink.write(block)
-            after = os.fstat(source.fileno())
-        if copied != before.st_size or after.st_mtime_ns != before.st_mtime_ns:
-            raise Refused("changed while it was read: add it again")
+            after = file.stat()  # of its path: one that was deleted meanwhile can be read to its end, and must not go in
+        if not copied == before.st_size == after.st_size or after.st_mtime_ns != before.st_mtime_ns:
+            raise Unsettled("changed while it was read: add it again")
         return digest.hexdigest()
 
-    def _convert(self, file: Path, suffix: str, result: Path) -> tuple[int, ...]:
+    def _convert(self, file: Path, suffix: str, result: Path) -> tuple[tuple[int, ...], str]:
         limits = self._limits
         request = Request(
             file=str(file),
@@ -176,7 +184,7 @@ class Reader:
         reply = json.loads(line)
         if "error" in reply:
             raise Refused(reply["error"])
-        return tuple(reply["pages"])
+        return tuple(reply["pages"]), reply["doubt"]
 
     def _ask(self, request: Request) -> bytes:
         worker = self._started_worker(Path(request.file).parent)

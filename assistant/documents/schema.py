@@ -128,6 +128,18 @@ def _m0002_collections(db: Database) -> None:
     )
 
 
+def _m0003_files(db: Database) -> None:
+    """The path of a document that was added by itself: named again when its file is gone, it leaves."""
+    execute_script(
+        db,
+        """
+        -- whole, the links to its folder resolved; '': it has a root, or was added before there was this column
+        alter table documents add column file text not null default '';
+        """,
+    )
+
+
 document_migrations = Migrations("documents")
 document_migrations(name="0001_documents")(_m0001_documents)
 document_migrations(name="0002_collections")(_m0002_collections)
+document_migrations(name="0003_files")(_m0003_files)

@@ -28,11 +28,15 @@ DEFAULT_TOKENS = 140
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What is known of a document: the hash of its file, its version, and the folder that it was added from."""
+    """What is known of a document: the hash of its file, its version, and the folder that it was added from.
+
+    `file` is the whole path of one that was added by itself; "" for the others, and where it was not kept.
+    """
 
     sha256: str
     version: int
     root: str
+    file: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +80,22 @@ class DocumentStore:
     def known(self, collection: str = MAIN) -> dict[str, Known]:
         """Return what is known of each document of a collection, by name."""
         rows = self.connections.db.execute(
-            "select name, sha256, version, root from documents where collection = ?", [collection]
+            "select name, sha256, version, root, file from documents where collection = ?", [collection]
         ).fetchall()
-        return {row[0]: Known(sha256=row[1], version=row[2], root=row[3]) for row in rows}
+        return {row[0]: Known(sha256=row[1], version=row[2], root=row[3], file=row[4]) for row in rows}
 
     def put(
-        self, *, collection: str = MAIN, name: str, root: str = "", text: str, pages: Sequence[int] = (), sha256: str
+        self,
+        *,
+        collection: str = MAIN,
+        name: str,
+        root: str = "",
+        file: str = "",
+        text: str,
+        pages: Sequence[int] = (),
+        sha256: str,
     ) -> Literal["added", "changed"]:
-        """Take in a document, or its next version, in one transaction.
+        """Take in a document, or its next version, in one transaction; `file` is the path of one without a folder (`root`).
 
         Raises DocumentError when a document of another folder has this name, and is still there.
         """
@@ -103,17 +115,19 @@ class DocumentStore:
             if row:
                 document_id, version = row[0], row[1] + (row[3] != sha256)
                 db.execute("delete from chunks where document_id = ?", [document_id])
+                root = root or row[2]
                 db.execute(
-                    "update documents set title = ?, sha256 = ?, chunking = ?, version = ?, root = ?, added_at = ? where id = ?",
-                    [title, sha256, self._chunking, version, root or row[2], now, document_id],
+                    "update documents set title = ?, sha256 = ?, chunking = ?, version = ?, root = ?, file = ?, added_at = ? "
+                    "where id = ?",
+                    [title, sha256, self._chunking, version, root, "" if root else file, now, document_id],
                 )
             else:
                 gone = db.execute("select version from gone where collection = ? and name = ?", [collection, name]).fetchone()
                 version = gone[0] + 1 if gone else 1
                 document_id = db.execute(
-                    "insert into documents (collection, name, root, title, sha256, chunking, version, added_at) "
-                    "values (?, ?, ?, ?, ?, ?, ?, ?)",
-                    [collection, name, root, title, sha256, self._chunking, version, now],
+                    "insert into documents (collection, name, root, file, title, sha256, chunking, version, added_at) "
+                    "values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    [collection, name, root, "" if root else file, title, sha256, self._chunking, version, now],
                 ).lastrowid
             db.execute(
                 "insert or replace into versions (document_id, version, title, text, pages, added_at) values (?, ?, ?, ?, ?, ?)",

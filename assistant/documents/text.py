@@ -28,10 +28,16 @@ _SIGNATURES = (
     (b"MZ\x90\x00", "a program"),
     (b"{\\rtf", "an RTF file"),
 )
+_GUESSED = "is not UTF-8; it was read as Windows-1252, so letters may be wrong: save it as UTF-8"
+_DAMAGED = "is damaged UTF-16; what could not be read became \ufffd: save it as UTF-8"
 
 
 class Refused(Exception):
     """A file that is not read; `str()` is what follows the file's name in a sentence, without the full stop."""
+
+
+class Unsettled(Refused):
+    """A file that is not read at this moment; its content is not at fault."""
 
 
 def signature(head: bytes) -> str | None:
@@ -39,30 +45,33 @@ def signature(head: bytes) -> str | None:
     return next((kind for magic, kind in _SIGNATURES if head.startswith(magic)), None)
 
 
-def decode(data: bytes, declared: str | None = None) -> str:
+def decode(data: bytes, declared: str | None = None) -> tuple[str, str]:
     """Decode a text of unknown encoding: UTF-16 with its mark, UTF-8, `declared`, else each line as UTF-8 or Windows-1252.
 
-    A byte that none of them knows becomes U+FFFD; no page is lost for its encoding. Raises Refused for what is no text.
+    A byte that none of them knows becomes U+FFFD; no page is lost for its encoding. Returns the text, and a doubt about it as
+    what follows the file's name in a sentence, "" for none. Raises Refused for what is no text.
     """
     if data.startswith(_UTF16):
-        return data.decode("utf-16", errors="replace")
+        text = data.decode("utf-16", errors="replace")
+        return text, _DAMAGED if "\ufffd" in text else ""
     kind = signature(data)
     if kind or b"\0" in data:
         raise Refused(f"is {kind or 'a binary file'}, not a text: give it the suffix that it should have")
-    text = _decoded(data, declared)
+    text, doubt = _decoded(data, declared)
     if len(_CONTROL.findall(text)) > MAX_CONTROL_SHARE * len(text):
         raise Refused("is a binary file, not a text: give it the suffix that it should have")
-    return text
+    return text, doubt
 
 
-def _decoded(data: bytes, declared: str | None) -> str:
+def _decoded(data: bytes, declared: str | None) -> tuple[str, str]:
     for encoding in ("utf-8-sig", declared):
         try:
             if encoding:
-                return data.decode(encoding)
+                return data.decode(encoding), ""
         except (UnicodeError, LookupError):
             continue
-    return b"\n".join(_line_as_utf8(line) for line in data.removeprefix(codecs.BOM_UTF8).split(b"\n")).decode("utf-8")
+    lines = data.removeprefix(codecs.BOM_UTF8).split(b"\n")
+    return b"\n".join(_line_as_utf8(line) for line in lines).decode("utf-8"), _GUESSED
 
 
 def _line_as_utf8(line: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -17,23 +18,39 @@ _UNSTORABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A file to read: `name` is its path below `root` with forward slashes; a file named by itself has no root."""
+    """A file to read: `name` is its path below `root` with forward slashes; a file named by itself has no root.
+
+    `named` is the whole path of a file named by itself, the links to its folder resolved: by it the file is known again.
+    """
 
     file: Path
     root: Path | None
     name: str
+    named: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pattern:
+    """A glob: the names that it matches below its fixed part; `sentence` says that it matches nothing, "" when it does."""
+
+    root: Path
+    matches: re.Pattern[str]
+    sentence: str = ""
 
 
 @dataclass(kw_only=True)
 class Found:
     """What paths name: sources by path and name, the folders that were walked whole, and a sentence for each oddity.
 
-    `blocked` are the names (of files, or of folders with a slash at the end) below a root that could not be looked at: that
-    no source has their name does not mean that the file is gone.
+    `patterns` are the globs, and `missing` the whole paths at which there is nothing, with the sentence of each. `blocked` are
+    the names (of files, or of folders with a slash at the end) below a root that could not be looked at: that no source has
+    their name does not mean that the file is gone.
     """
 
     sources: list[Source] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
+    patterns: list[Pattern] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
     sentences: list[str] = field(default_factory=list)
     blocked: set[tuple[Path, str]] = field(default_factory=set)
 
@@ -42,12 +59,12 @@ def find_files(paths: Sequence[str | Path]) -> Found:
     """Find the documents that files, folders (with all below them) and globs (also `**`) name.
 
     Hidden files and folders are passed over, and files that are no documents. A link that leads out of its root is refused
-    with a sentence; links within it are followed once.
+    with a sentence; links within it are followed once. A "~" that no shell has expanded is the home of a user.
     """
     found = Found()
     seen: set[str] = set()
     for path in paths:
-        given = Path(path)
+        given = expanded(path)
         mode = _mode(given)
         if stat.S_ISDIR(mode):
             root = Path(os.path.realpath(given))
@@ -57,13 +74,41 @@ def find_files(paths: Sequence[str | Path]) -> Found:
             if before == (len(found.sources), len(found.sentences)):
                 found.sentences.append(f"{given} holds no documents: name a folder with {', '.join(sorted(SUFFIXES))} files.")
         elif mode:
-            _add(found, seen, iter([Source(file=Path(os.path.realpath(given)), root=None, name=given.name)]))
+            file = Path(os.path.realpath(given))
+            _add(found, seen, iter([Source(file=file, root=None, name=given.name, named=_whole(given))]))
         elif _WILDCARD.search(str(path)):
-            _add_glob(found, seen, str(path))
+            _add_glob(found, seen, str(given))
         else:
             shown = _UNSTORABLE.sub("?", str(given))
-            found.sentences.append(f"{shown} is not there, or not to be seen: name a file, a folder or a pattern.")
+            sentence = f"{shown} is not there, or not to be seen: name a file, a folder or a pattern."
+            found.sentences.append(sentence)
+            if vanished(given):
+                found.missing[_whole(given)] = sentence
     return found
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path with the "~" at its start replaced by the home of the user that it names; one of nobody stays."""
+    with contextlib.suppress(RuntimeError, ValueError):
+        return Path(path).expanduser()
+    return Path(path)
+
+
+def vanished(path: Path) -> bool:
+    """Say whether there is nothing at a path; what is only not to be seen is there."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
+
+
+def _whole(path: Path) -> str:
+    """Return the path of a file with the links to its folder resolved, "" for one that cannot be stored."""
+    whole = str(Path(os.path.realpath(path.parent), path.name))
+    return "" if _UNSTORABLE.search(whole) else whole
 
 
 def _mode(path: Path) -> int:
@@ -91,12 +136,17 @@ def _add_glob(found: Found, seen: set[str], pattern: str) -> None:
     fixed = next(at for at, part in enumerate(parts) if _WILDCARD.search(part))
     root = Path(os.path.realpath(Path(*parts[:fixed])))
     before = len(found.sources), len(found.sentences)
+    matches = re.compile(_glob_expression(parts[fixed:]))
     if root.is_dir():
-        matches = re.compile(_glob_expression(parts[fixed:]))
         depth = None if "**" in parts else len(parts) - fixed
         _add(found, seen, _Walk(root, lambda name: bool(matches.fullmatch(name)), depth, found).sources())
+    sentence = ""
     if before == (len(found.sources), len(found.sentences)):
-        found.sentences.append(f"{pattern} matches no document: check the pattern.")
+        sentence = f"{pattern} matches no document: check the pattern."
+        found.sentences.append(sentence)
+        if vanished(Path(pattern)):  # the name of a file may look like a pattern
+            found.missing[_whole(Path(pattern))] = sentence
+    found.patterns.append(Pattern(root=root, matches=matches, sentence=sentence))
 
 
 def _glob_expression(parts: Sequence[str]) -> str:

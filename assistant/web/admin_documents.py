@@ -25,6 +25,8 @@ from feedback.errors import DocumentError, NightschoolError
 from feedback.records import User
 
 PROGRESS_SECONDS = 0.5
+UNREAD_SHOWN = 10
+"""So many sentences about unread files of the watched folders stand in the page."""
 NOTHING_CHOSEN = "No file is chosen: choose the files to add."
 _log = logging.getLogger(__name__)
 
@@ -116,7 +118,8 @@ class DocumentsPanel:
 
     def _table(self) -> str:
         store = self._library.store
-        return collections_html(store.collections(), store.watched(), waiting=self._library.waiting())
+        waiting, unread = self._library.waiting(), self._library.unread
+        return collections_html(store.collections(), store.watched(), waiting=waiting, unread=unread)
 
     def _removable(self) -> Any:
         found = self._uploads.removable()
@@ -176,18 +179,26 @@ def reading_html(done: int, total: int, name: str) -> str:
 
 
 def report_html(report: AddReport) -> str:
-    """Return what an addition did, with a sentence for each file that was not read."""
+    """Return what an addition did, with a sentence for each file that was not read, or perhaps not as it was meant."""
     parts = [f"{count} {word}" for count, word in ((report.added, "added"), (report.changed, "changed")) if count]
     # files from earlier are read again with the new ones, so "as before" would count them too
     done = notice_html(f"{' and '.join(parts)}.", bad=False) if parts else ""
-    if not report.unread:
-        return done or notice_html("Nothing changed: the documents hold this already.", bad=False)
-    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in report.unread)
-    return f'{done}<div class="ns-bad" role="alert"><p>{plural(len(report.unread), "file")} not read:</p><ul>{items}</ul></div>'
+    for said, sentences in (("not read", report.unread), ("perhaps read wrongly", report.doubts)):
+        if sentences:
+            heading = f"{plural(len(sentences), 'file')} {said}:"
+            done += f'<div class="ns-bad" role="alert">{_listed(heading, sentences)}</div>'
+    return done or notice_html("Nothing changed: the documents hold this already.", bad=False)
 
 
-def collections_html(counts: Mapping[str, int], watched: Sequence[WatchedFolder], *, waiting: int) -> str:
-    """Return the table of collections with how many passages wait to be encoded."""
+def _listed(heading: str, sentences: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    return f"<p>{heading}</p><ul>{items}</ul>"
+
+
+def collections_html(
+    counts: Mapping[str, int], watched: Sequence[WatchedFolder], *, waiting: int, unread: Sequence[str] = ()
+) -> str:
+    """Return the table of collections with how many passages wait to be encoded, and what the last look could not read."""
     folders = {name: [each.root for each in watched if each.collection == name] for name in counts}
     rows = [
         (tight(name), tight(f"{count:,}"), ("", escape(", ".join(folders[name]) or "none"))) for name, count in counts.items()
@@ -195,7 +206,19 @@ def collections_html(counts: Mapping[str, int], watched: Sequence[WatchedFolder]
     empty = "No documents yet: add some below, or set documents.folder."
     passages = "1 passage waits to be encoded: it is" if waiting == 1 else f"{waiting:,} passages wait to be encoded: they are"
     note = f'<p class="ns-empty" role="status">{passages} found by words alone until then.</p>' if waiting else ""
-    return panel("Documents", table(("Collection", "Documents", "Watched folders"), rows, empty=empty) + note)
+    return panel(
+        "Documents", table(("Collection", "Documents", "Watched folders"), rows, empty=empty) + note + _unread_html(unread)
+    )
+
+
+def _unread_html(sentences: Sequence[str]) -> str:
+    """Return the first of the sentences about what could not be read in the watched folders, "" where all was read."""
+    if not sentences:
+        return ""
+    shown = list(sentences[:UNREAD_SHOWN])
+    if len(sentences) > len(shown):
+        shown.append(f"{len(sentences) - len(shown):,} more: the server's log has them all.")
+    return f'<div class="ns-bad">{_listed("Not read at the last look at the watched folders:", shown)}</div>'
 
 
 def build(services: Services, blocks: gr.Blocks, *, slow_seconds: float) -> None:

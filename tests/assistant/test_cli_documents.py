@@ -60,7 +60,7 @@ def sentence(done: subprocess.CompletedProcess[str]) -> str:
 
 def test_documents_are_added_listed_found_and_removed(documents: Run, pages: Path) -> None:
     added = as_json(documents("add", pages, "--json"))
-    assert added == {"added": 2, "changed": 0, "unchanged": 0, "removed": 0, "unread": [], "encoded": 0}
+    assert added == {"added": 2, "changed": 0, "unchanged": 0, "removed": 0, "unread": [], "doubts": [], "encoded": 0}
     (pages / "odd.doc").write_bytes(b"old")
     again = documents("add", pages)
     assert again.returncode == 0
@@ -99,16 +99,55 @@ def test_a_watched_folder_is_remembered_and_forgotten(documents: Run, pages: Pat
     assert f"{pages} is not watched (none is)." in sentence(documents("unwatch", pages))
 
 
+def test_a_home_in_quotes_is_added_watched_and_forgotten(
+    documents: Run, pages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert as_json(documents("add", "~/pages/it/*.md", "--json"))["added"] == 1
+    assert as_json(documents("add", "~/pages", "--collection", "all", "--watch", "--json"))["added"] == 2
+    store = DocumentStore(tmp_path / "home" / "documents.db")
+    assert store.watched() == [WatchedFolder(root=str(pages), collection="all")]
+    assert documents("unwatch", "~/pages").returncode == 0 and store.watched() == []
+
+
 def test_a_mistake_is_one_line_and_exit_code_one(documents: Run, pages: Path, tmp_path: Path) -> None:
-    assert sentence(documents("add", tmp_path / "gone")).startswith(f"Nothing was read: {tmp_path / 'gone'} is not there")
+    assert sentence(nothing := documents("add", tmp_path / "gone")).startswith("Nothing was read: ")
+    assert nothing.stdout.splitlines()[1].startswith(f"{tmp_path / 'gone'} is not there")
     assert "no document 'gone.md' in the collection 'main'" in sentence(documents("remove", "gone.md"))
     assert "'' cannot name a collection" in sentence(documents("add", pages, "--collection", ""))
     assert "'../up' cannot stand before" in sentence(documents("add", pages, "--under", "../up"))
-    assert "cannot be loaded" in sentence(documents("add", pages, "--json", encoder=str(tmp_path / "no-encoder")))
+    unencoded = documents("add", pages, "--json", encoder=str(tmp_path / "no-encoder"))
+    assert "cannot be loaded" in sentence(unencoded) and json.loads(unencoded.stdout)["added"] == 2
     as_json(documents("add", pages, "--json"))  # what was read before the encoder failed is not lost
     assert "vpn.md" in documents("search", "Culvert", encoder=str(tmp_path / "no-encoder")).stdout, "its words find it"
     assert documents("search", "x", "--limit", "0").returncode == 2
     assert documents("list").stdout.count("vpn.md") == 1
+
+
+def test_when_nothing_can_be_read_the_report_is_whole_and_the_exit_code_is_one(documents: Run, pages: Path) -> None:
+    documents("add", pages)
+    for page in ("leave.md", "it/vpn.md"):
+        (pages / page).unlink()
+    for number in range(8):
+        (pages / f"bad-{number}.{'pdf' if number % 2 else 'txt'}").write_bytes(b"\0 no document")
+    done = documents("add", pages)
+    assert sentence(done).startswith("Nothing was read: ")
+    counts, *lines = done.stdout.splitlines()
+    assert counts.startswith("0 added, 0 changed, 0 unchanged, 2 removed;")
+    assert sorted(line.partition(".")[0] for line in lines) == [f"bad-{number}" for number in range(8)]
+    again = documents("add", pages, "--json")
+    assert sentence(again).startswith("Nothing was read: ")
+    report = json.loads(again.stdout)
+    assert (report["added"], report["removed"], sorted(report["unread"])) == (0, 0, sorted(lines))
+
+
+def test_a_file_whose_encoding_was_guessed_is_read_and_said(documents: Run, pages: Path) -> None:
+    (pages / "visa.txt").write_bytes("Виза нужна заранее.".encode("koi8-r"))
+    done = documents("add", pages / "visa.txt")
+    assert done.returncode == 0 and done.stdout.splitlines()[0].startswith("1 added")
+    assert done.stdout.splitlines()[1].startswith("visa.txt is not UTF-8; it was read as Windows-1252")
+    (report,) = as_json(documents("add", pages, "--collection", "all", "--json"))["doubts"]
+    assert report.startswith("visa.txt ")
 
 
 def test_an_empty_home_says_what_to_do(documents: Run) -> None:
@@ -136,5 +175,6 @@ def test_only_folders_can_be_watched_and_a_file_takes_no_place_of_another_folder
     other = tmp_path / "other" / "leave.md"
     other.parent.mkdir()
     other.write_text("# Shopping list\n")
-    assert "is in the collection 'main' already" in sentence(documents("add", other))
+    refused = documents("add", other)
+    assert sentence(refused) and "is in the collection 'main' already" in refused.stdout
     assert documents("search", "days of vacation").stdout.count("Shopping") == 0

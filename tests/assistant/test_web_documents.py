@@ -65,6 +65,15 @@ def test_uploaded_files_become_documents_of_their_collection_and_the_bad_ones_a_
     assert own.store.audit_entries(1)[0].detail == {"collection": "hr / 2027", "added": 1, "changed": 0, "unread": 2}
 
 
+def test_an_upload_whose_encoding_was_guessed_is_taken_in_and_said(own: Services, tmp_path: Path) -> None:
+    file = tmp_path / "gradio" / "visa.md"
+    file.parent.mkdir()
+    file.write_bytes("# Виза".encode("koi8-r"))
+    said = add(own, [str(file)])
+    assert "1 added." in said and "1 file perhaps read wrongly" in said and "visa.md is not UTF-8" in said
+    assert "not read" not in said and own.library.store.paths().count("visa.md") == 1
+
+
 def test_a_file_that_cannot_be_read_leaves_the_one_before_it_in_place(own: Services, chosen: Callable[..., list[str]]) -> None:
     add(own, chosen({"desk.md": "# Desk\n\nExtension 2200.\n"}))
     said = add(own, chosen({"desk.md": "\0\0\0"}))
@@ -153,6 +162,24 @@ def test_the_collections_are_shown_with_what_waits_to_be_encoded() -> None:
     shown = collections_html({"hr": 1200, "main": 3}, watched, waiting=1)
     assert "1,200" in shown and "/srv/&lt;hr&gt;" in shown and "1 passage waits" in shown
     assert "No documents yet" in collections_html({}, (), waiting=0)
+
+
+def test_what_could_not_be_read_in_the_watched_folders_stands_in_the_page_until_it_can_be(own: Services) -> None:
+    pages, (panel, request) = own.home.root / "pages", (DocumentsPanel(own), as_user(own, "ada"))
+    own.library.store.watch(WatchedFolder(root=str(pages)))
+    own.library.refresh()
+    assert "Not read" not in panel.slow(request)
+    for number in range(13):
+        (pages / f"<b>{number:02}.doc").write_bytes(b"old")
+    own.library.refresh()
+    shown = panel.slow(request)
+    assert "Not read at the last look" in shown and "&lt;b&gt;00.doc has a format that is not read" in shown
+    assert shown.count("<li>") == 11 and "3 more" in shown and "12.doc" not in shown
+    assert "00.doc" in panel.open(request)[0]
+    for file in pages.glob("*.doc"):
+        file.unlink()
+    own.library.refresh()
+    assert "Not read" not in panel.slow(request)
 
 
 def test_a_sent_question_stands_open_with_its_pages_until_it_is_closed(own: Services, ask_of: Callable[..., Turn]) -> None:

@@ -99,13 +99,13 @@ def test_opening_twice_changes_nothing(first: Path) -> None:
     before = db.schema, applied(db), contents(db)
     again = connect(first, [document_migrations])
     assert (again.schema, applied(again), contents(again)) == before
-    assert applied(again) == ["0001_documents", "0002_collections"]
+    assert applied(again) == ["0001_documents", "0002_collections", "0003_files"]
 
 
 def test_a_migration_that_fails_half_way_leaves_the_file_as_it_was(first: Path) -> None:
     db = connect(first, [])
     before = db.schema, contents(db)
-    # the second migration makes this table last but one: all that it does before must be undone
+    # the second migration makes this table last but one: all that it does before must be undone, and the third must not run
     db.execute("create table folders (id integer)")
     spoilt = db.schema, contents(db)
     with pytest.raises(sqlite3.OperationalError, match="folders already exists"):
@@ -126,7 +126,7 @@ def test_a_failure_after_it_undoes_the_whole_migration(first: Path) -> None:
     def breaks(db: Database) -> None:
         raise RuntimeError("half-way")
 
-    broken(name="0003_breaks")(breaks)
+    broken(name="0004_breaks")(breaks)
     with pytest.raises(RuntimeError, match="half-way"):
         connect(first, [broken])
     assert (db.schema, contents(db)) == before
