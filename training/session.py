@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -98,8 +98,20 @@ def train(run: Path, recipe: Recipe, *, stop: Stop, started: float) -> dict[str,
     finally:
         room.close()
         shutil.rmtree(_activations(run), ignore_errors=True)
-    notes = [*fit.plan.notes, *room.notes, *session.notes, *(figures["note"] for figures in done.values() if figures["note"])]
+    notes = [*fit.plan.notes, *room.notes, *session.notes, *_left_out(skipped, done)]
     return {**done[stages[0].name], "stages": done, "skipped": skipped, "notes": notes, **_circumstances(session)}
+
+
+def _left_out(skipped: Mapping[str, str], done: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a sentence for each stage and each step that was not trained, and for each stage that ended early."""
+    for name, reason in skipped.items():
+        yield f"{name.upper()} was left out: {reason}"
+    for name, figures in done.items():
+        if steps := figures["skipped_steps"]:
+            were = "1 step of {} was" if steps == 1 else f"{steps} steps of {{}} were"
+            yield f"{were.format(name.upper())} left out: the gradients were no numbers."
+        if figures["note"]:
+            yield figures["note"]
 
 
 def _room(run: Path, model: Any, recipe: Recipe) -> Room:

@@ -95,6 +95,7 @@ def test_too_little_to_prefer_skips_the_stage_and_says_so(make_run: MakeRun) -> 
     figures = train_here(run)
     assert figures is not None and list(figures["stages"]) == ["sft"]
     assert figures["skipped"] == {"dpo": "DPO needs at least 8 pairs of a corrected and a right answer; there are 7."}
+    assert figures["notes"] == [f"DPO was left out: {figures['skipped']['dpo']}"]
     assert {line["stage"] for line in progress(run)} == {"sft"} and progress(run)[-1]["steps"] == 2
     assert len(weights(run)) == 28
 
