@@ -30,7 +30,7 @@ from training.guard import Guard
 from training.held_loss import HeldLoss
 from training.memory import available
 from training.methods import kind_of
-from training.planned import arguments
+from training.planned import Plan, arguments
 from training.preferences import affordable, make_trainer
 from training.recipe import Recipe
 from training.saving import hand_over, save_adapter, take_over
@@ -208,7 +208,7 @@ def _train_stage(session: _Session, stage: Stage, stages: Sequence[Stage], *, be
     if held:
         held.restore(session.model)
     return {
-        **_figures(watch, rows=stage.plan.rows, resumed=resumed),
+        **_figures(watch, stage.plan, resumed=resumed),
         "skipped_steps": guard.skipped,
         "held_out": held.figures() if held else None,
     }
@@ -306,14 +306,15 @@ def _make_trainer(
     return trainer
 
 
-def _figures(watch: Watch, *, rows: int, resumed: Checkpoint | None) -> dict[str, Any]:
+def _figures(watch: Watch, plan: Plan, *, resumed: Checkpoint | None) -> dict[str, Any]:
     """Return what is told of one stage; `seconds` count from the start of the whole training."""
     return {
         "steps": watch.steps,
         "planned_steps": watch.budget.planned,
         "ended": watch.ended,
         "note": watch.note,
-        "rows": rows,
+        "rows": plan.rows,
+        "trained_rows": plan.rows_in(watch.steps),  # each as often as it came
         "tokens": watch.trained_tokens,
         "tokens_s": round(watch.budget.tokens_per_second, 1),
         "seconds": round(watch.budget.elapsed(), 1),
