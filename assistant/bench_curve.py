@@ -6,6 +6,7 @@ is kept in the work folder once it is measured, and a training that was stopped 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -25,15 +26,16 @@ from assistant.models import BaseModel
 from assistant.prompt import Prepared
 from assistant.services import engine_context, open_engine, open_prompts
 from assistant.shipped import laid_out_starter
+from feedback.errors import RunError
 from training.bench import in_own_process, write_rows
+from training.durable import sha256
 from training.heldout import sample_by_fact
 from training.interval import paired_bootstrap
 from training.measures import by_fact
 from training.questions import QuestionRow, load_questions
 from training.recipe import Recipe
 from training.results import scored_of
-
-EPOCHS = 2.0
+from training.trainer import write_flushed
 
 Pair = tuple[QuestionRow, Prepared]
 
@@ -48,71 +50,155 @@ def bench_curve(
     points: Sequence[int],
     work: Path,
     limit: int = 60,
+    minutes: float = 60.0,
     from_starter: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Measure the gain over what it starts from after training on each number of examples in `points`.
 
-    The trainings begin from the starter adapter that ships, or from the bare base; `limit` is the most sealed questions. Returns
-    {"start", "questions", "facts", "points": [{"examples", "minutes", "score", "accuracy", "cited", "refusal_precision",
-    "refusal_recall", "gain", "low", "high"}]}; the first point has 0 examples. Raises RunError when a training fails.
+    The trainings begin from the starter adapter that ships, or from the bare base, with a night's epochs and seed; `limit` is the
+    most sealed questions. After `minutes` no further point is begun, and another call with `work` goes on. Returns {"start",
+    "epochs", "seed", "questions", "facts", "points": [{"examples", "minutes", "score", "accuracy", "cited", "refusal_precision",
+    "refusal_recall", "gain", "low", "high"}], "not_begun"}; the first point has 0 examples, and the minutes of each are the
+    trainer's own, over all its starts. Raises RunError when a training fails, or `work` holds a curve of other settings.
     """
+    until = time.monotonic() + 60 * minutes
     base, engine = open_engine(home, settings)
-    start = laid_out_starter(base, work / "starter") if from_starter else None
-    rows = sample_by_fact(load_questions(sealed), limit=limit, seed=settings.night.seed)
     results: dict[int, dict[str, Any]] = {}
+    not_begun: list[int] = []
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            library, prompts = open_prompts(Home(Path(scratch)), settings, base, engine)
-            library.add_folder(documents)
-            asked = [(row, prompts.prepare(row.question)) for row in rows]
-            taught = list(lessons((row, prompts.prepare(row.question)) for row in in_turns(load_questions(practice))))
-        for count in (0, *sorted(points)):
+        start = laid_out_starter(base, work / "starter") if from_starter else None
+        rows = sample_by_fact(load_questions(sealed), limit=limit, seed=settings.night.seed)
+        asked, taught = _laid_out(settings, base, engine, documents=documents, rows=rows, practice=load_questions(practice))
+        recipe = _recipe(base, settings, start)
+        _claim(work, _told(base, engine, settings, recipe, limit=limit, asked=asked, taught=taught))
+        for count in sorted({0, *points}):
             kept = work / str(count) / "examined.json"
+            if count and not kept.exists() and time.monotonic() >= until:
+                not_begun.append(count)
+                continue
             if not kept.exists():
-                trained = _train(kept.parent, base, settings, taught[:count], start) if count else (start, 0.0)
-                found = _examined(engine, asked, *trained, max_tokens=settings.chat.max_tokens)
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                kept.write_text(json.dumps({**found, "examples": min(count, len(taught))}), "utf-8")
+                trained = _train(kept.parent, taught[:count], recipe) if count else (start, 0.0)
+                _examine(kept, engine, asked, len(taught[:count]), *trained, max_tokens=settings.chat.max_tokens)
             results[count] = json.loads(kept.read_text("utf-8"))
             tell(f"{count} examples: score {results[count]['summary']['score']:.3f}")
     finally:
         engine.close()
+    if not_begun:
+        left = ", ".join(map(str, not_begun))
+        tell(f"The {minutes:g} minutes are over, before {left} examples: the same command with {work} goes on.")
     return {
         "start": "base" if start is None else start.name,
+        "epochs": recipe.epochs,
+        "seed": recipe.seed,
         "questions": len(rows),
         "facts": len({row.fact for row in rows}),
         "points": [_point(results[0], result) for result in results.values()],
+        "not_begun": not_begun,
     }
 
 
-def _examined(engine: Engine, asked: Sequence[Pair], folder: Path | None, minutes: float, *, max_tokens: int) -> dict[str, Any]:
-    """Return the answers of what a training left in `folder` (None: the bare base), with the minutes that it took."""
-    version = f"after-{folder.parent.name}" if folder else BASE_VERSION
-    contestant = Contestant(name=version, version=version, folder=folder)
-    return {**examine_contestant(engine, asked, contestant, max_tokens=max_tokens, tick=lambda: None), "minutes": minutes}
+def _laid_out(
+    settings: Settings,
+    base: BaseModel,
+    engine: Engine,
+    *,
+    documents: Path,
+    rows: Sequence[QuestionRow],
+    practice: Sequence[QuestionRow],
+) -> tuple[list[Pair], list[dict[str, Any]]]:
+    """Return the sealed questions with their prompts, and the practice rows as what corrections of them would teach."""
+    with tempfile.TemporaryDirectory() as scratch:
+        library, prompts = open_prompts(Home(Path(scratch)), settings, base, engine)
+        library.add_folder(documents)
+        asked = [(row, prompts.prepare(row.question)) for row in rows]
+        return asked, list(lessons((row, prompts.prepare(row.question)) for row in in_turns(practice)))
 
 
-def _train(
-    folder: Path, base: BaseModel, settings: Settings, rows: Sequence[Mapping[str, Any]], start: Path | None
-) -> tuple[Path, float]:
-    """Train on the rows in a run folder; returns the adapter's folder and the minutes it took."""
-    recipe = Recipe(
+def _recipe(base: BaseModel, settings: Settings, start: Path | None) -> Recipe:
+    return Recipe(
         base=str(base.hf_dir),
         base_name=base.name,
-        epochs=EPOCHS,
+        epochs=settings.night.epochs,
+        seed=settings.night.seed,
         start=None if start is None else str(start),
         max_length=engine_context(settings),
         threads=cores(),
         nice=0,
     )
+
+
+def _told(
+    base: BaseModel,
+    engine: Engine,
+    settings: Settings,
+    recipe: Recipe,
+    *,
+    limit: int,
+    asked: Sequence[Pair],
+    taught: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return what the points of one curve have in common, each under the name that a person would know it by."""
+    questions = [[row.id, row.values, [message.as_dict() for message in prepared.messages]] for row, prepared in asked]
+    return {
+        "start": "base" if recipe.start is None else f"starter {sha256(Path(recipe.start) / 'adapter_model.safetensors')[:8]}",
+        "limit": limit,
+        "epochs": recipe.epochs,
+        "seed": recipe.seed,
+        "base model": f"{base.name} {base.sha256[:8]}",
+        "engine": engine.name,
+        "chat.max_tokens": settings.chat.max_tokens,
+        "longest row": recipe.max_length,
+        "questions": _mark(questions),
+        "lessons": _mark(taught),
+    }
+
+
+def _mark(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _claim(work: Path, told: Mapping[str, Any]) -> None:
+    """Say in the work folder whose points it holds. Raises RunError where they are another curve's."""
+    file = work / "curve.json"
+    if not file.exists() and not (work / "0").exists():  # an earlier release left points and said nothing
+        work.mkdir(parents=True, exist_ok=True)
+        write_flushed(file, json.dumps(told, indent=2))
+    held = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    other = [f"{name} {held.get(name, 'unknown')}, here {value}" for name, value in told.items() if held.get(name) != value]
+    if other:
+        raise RunError(f"{work} holds a curve of other settings ({'; '.join(other)}): name another folder, or delete it.")
+
+
+def _examine(
+    kept: Path, engine: Engine, asked: Sequence[Pair], examples: int, folder: Path | None, minutes: float, *, max_tokens: int
+) -> None:
+    """Keep the answers of what a training on `examples` left in `folder` (None: the bare base), with the minutes that it took."""
+    version = f"after-{examples}" if folder else BASE_VERSION
+    contestant = Contestant(name=version, version=version, folder=folder)
+    found = examine_contestant(engine, asked, contestant, max_tokens=max_tokens, tick=lambda: None)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    write_flushed(kept, json.dumps({**found, "minutes": minutes, "examples": examples}))
+
+
+def _train(folder: Path, rows: Sequence[Mapping[str, Any]], recipe: Recipe) -> tuple[Path, float]:
+    """Train on the rows in a run folder, where that is not done yet; returns the adapter's folder and the minutes it took."""
     if not (folder / "config.json").exists():  # else it was stopped, and goes on
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         write_rows(folder, rows, recipe)
-    started = time.monotonic()
-    in_own_process(f"The training on {len(rows)} examples", "training.trainer", str(folder))
-    return folder / "adapter", (time.monotonic() - started) / 60
+    if _seconds(folder) is None:
+        in_own_process(f"The training on {len(rows)} examples", "training.trainer", str(folder))
+    return folder / "adapter", (_seconds(folder) or 0.0) / 60
+
+
+def _seconds(folder: Path) -> float | None:
+    """Return how long the training of a run folder took, starts before an interruption included; None while it is not done."""
+    try:
+        result = json.loads((folder / "result.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return float(result["seconds"]) if result["outcome"] == "done" and (folder / "adapter").is_dir() else None
 
 
 def _point(before: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:

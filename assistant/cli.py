@@ -118,10 +118,13 @@ def bootstrap(
     from assistant.bootstrap import make_starter
     from assistant.night import run_night
     from assistant.progress import NightBar
+    from training.methods import check_objective
 
     if (starter is None) != (work is None):
         raise typer.BadParameter("--starter and --work go together")
     home, settings = opened(context)
+    if starter is None:
+        check_objective(settings.night.objective, rated=False)
     announce_import(home, settings)
     with NightBar() as bar:
         if starter is not None and work is not None:

@@ -186,6 +186,7 @@ def bench_curve_command(
     work: Annotated[Path, typer.Option(help="Folder of the trainings: a second call with it goes on where the first stopped.")],
     points: Annotated[str, typer.Option(help="Numbers of examples, with commas.")] = "25,50,100,200,400",
     limit: Annotated[int, typer.Option(min=10, help="Most sealed questions.")] = 60,
+    minutes: Annotated[float, typer.Option(min=1.0, help="After so many minutes no further point is begun.")] = 60.0,
     start: Annotated[Literal["starter", "base"], typer.Option(help="What the trainings begin from.")] = "starter",
     picture: Annotated[Path | None, typer.Option(help="Also draw the curve into this SVG file.")] = None,
     as_json: JsonOption = False,
@@ -207,6 +208,7 @@ def bench_curve_command(
         points=[int(each) for each in points.split(",")],
         work=work,
         limit=limit,
+        minutes=minutes,
         from_starter=start == "starter",
         tell=lambda line: print(line, file=sys.stderr, flush=True),
     )

@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from assistant.home import Home
 from feedback.errors import SettingsError
-from training.methods import check_combination
+from training.methods import check_combination, check_objective
 from training.recipe import TRACKERS, Method, Objective, Schedule
 from training.trackers import not_installed
 
@@ -254,9 +254,13 @@ def parse(file: Path, environment: Mapping[str, str]) -> Settings:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
         raise SettingsError("\n".join(_fault(each, file, values) for each in error.errors())) from error
-    kind = settings.engine.kind
-    check_combination(
-        settings.night.method, engine=None if kind == "auto" else kind, upper_layers=settings.night.upper_layers or None
+    kind, night = settings.engine.kind, settings.night
+    check_combination(night.method, engine=None if kind == "auto" else kind, upper_layers=night.upper_layers or None)
+    check_objective(
+        night.objective,
+        evaluation_share=night.evaluation_share,
+        patience=night.patience,
+        keep_activations=night.keep_activations,
     )
     return settings
 

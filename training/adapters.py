@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from feedback.errors import AdapterError
-from training.methods import CONFIG, WEIGHTS, kind_in, kind_of
+from training.methods import CONFIG, WEIGHTS, kind_in
 from training.recipe import Recipe
 from training.upper_layers import linear_names
 
@@ -62,7 +62,8 @@ def begin_prefix(model: Any, prompt: Sequence[int]) -> None:
 def warm_start(model: Any, folder: Path, recipe: Recipe) -> None:
     """Give the fresh adapter of `model` the weights in `folder`, an adapter of the same method, rank and base.
 
-    Raises AdapterError for a folder that holds none, another kind, scale or base, or tensors of other names or shapes.
+    Raises AdapterError for a folder that holds none, or one of another base, or tensors of other names or shapes; its kind and
+    scale are the recipe's, which has looked at them (`training.methods.check_start`).
     """
     found = _weights(folder, recipe)
     if recipe.method == "full":
@@ -71,7 +72,7 @@ def warm_start(model: Any, folder: Path, recipe: Recipe) -> None:
         from peft import get_peft_model_state_dict
 
         own = get_peft_model_state_dict(model, save_embedding_layers=False)
-        _refuse_other_scale(folder, model.peft_config["default"], recipe)
+        _refuse_other_base(folder, recipe)
     differing = sorted(own.keys() ^ found.keys()) or [name for name in own if own[name].shape != found[name].shape]
     if differing:
         raise AdapterError(
@@ -103,31 +104,19 @@ def _weights(folder: Path, recipe: Recipe) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     try:
-        kind = kind_in(folder)
-        if kind != kind_of(recipe.method):
-            raise AdapterError(
-                f"Training cannot start from {folder.name}: it holds a {kind} adapter, and method is {recipe.method!r}. "
-                "Start from another adapter, or from none."
-            )
-        return dict(load_file(folder / ("model.safetensors" if kind == "full" else WEIGHTS)))
+        return dict(load_file(folder / ("model.safetensors" if kind_in(folder) == "full" else WEIGHTS)))
     except (OSError, ValueError, SafetensorError) as error:
         raise AdapterError(f"Training cannot start from {folder.name}: it cannot be read ({error}).") from error
 
 
-def _refuse_other_scale(folder: Path, config: Any, recipe: Recipe) -> None:
-    """Refuse weights that mean something else under another scale or base, though their shapes may fit."""
+def _refuse_other_base(folder: Path, recipe: Recipe) -> None:
+    """Refuse weights that mean something else on another base, though their shapes may fit."""
     theirs = json.loads((folder / CONFIG).read_text("utf-8"))
     base = recipe.base_name or Path(recipe.base).name
     if theirs.get("base_model_name_or_path") not in (None, base, recipe.base):
         raise AdapterError(
             f"Training cannot start from {folder.name}: it belongs to {theirs['base_model_name_or_path']}, not to {base}."
         )
-    for name in ("r", "lora_alpha", "use_rslora", "num_virtual_tokens"):
-        if name in theirs and theirs[name] != getattr(config, name):
-            raise AdapterError(
-                f"Training cannot start from {folder.name}: its {name} is {theirs[name]}, and the recipe's is "
-                f"{getattr(config, name)}. Start from another adapter, or from none."
-            )
 
 
 def prefix_cache(model: Any, rows: int) -> Any:

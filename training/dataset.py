@@ -197,14 +197,18 @@ def rows_wanted(
 def rows_within(minutes: float, earlier: Path) -> int | None:
     """Return how many rows a training of `minutes` goes through at the pace of an earlier one, by the files of its run folder.
 
-    None where that is not known: then nothing is left out, and the trainer stops when its time is over.
+    Where pairs or thumbs followed the examples in the earlier training, they get their part of the minutes. None where the
+    pace is not known: then nothing is left out, and the trainer stops when its time is over.
     """
     try:
-        figures = json.loads((earlier / "result.json").read_text("utf-8"))
-        rows = figures["steps"] * json.loads((earlier / "config.json").read_text("utf-8"))["batch_size"]
-        seconds = figures["tokens"] / figures["tokens_s"]
-        return max(1, int(minutes * 60 * rows / seconds))
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+        result, recipe = (json.loads((earlier / name).read_text("utf-8")) for name in ("result.json", "config.json"))
+        stages = result.get("stages", {})
+        figures = stages["sft"] if stages else result
+        # an earlier release did not count the rows; of a step they are those of all its batches
+        rows = figures.get("trained_rows") or figures["steps"] * recipe["batch_size"] * recipe.get("accumulation", 1)
+        share = 1 - recipe["preference_share"] if len(stages) > 1 else 1.0
+        return max(1, int(share * minutes * 60 * rows * figures["tokens_s"] / figures["tokens"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
         return None
 
 

@@ -37,12 +37,20 @@ and cites next to nothing. Its margin is wide, because a model that learns to re
 def floors_of(results: Mapping[str, Result]) -> list[Floor]:
     """Return the floors of an examination: the candidate against what serves, over the items that both were measured on.
 
-    A suite with fewer items than its floor needs gives none: a company without unanswerable questions, or a base model that
-    cites nothing, would hold every candidate for ever.
+    All are optional: a company without unanswerable questions, or a base model that cites nothing, would hold every candidate
+    for ever.
     """
     floors: list[Floor] = []
     for rule in RULES:
         reference, candidate = paired(results["serving"], results["candidate"], rule.suite)
-        if len(candidate) >= rule.needed:
-            floors.append(Floor(name=rule.name, reference=reference, candidate=candidate, margin=rule.margin, needed=rule.needed))
+        floors.append(
+            Floor(
+                name=rule.name,
+                reference=reference,
+                candidate=candidate,
+                margin=rule.margin,
+                needed=rule.needed,
+                optional=True,
+            )
+        )
     return floors

@@ -6,7 +6,8 @@ interval and, where that alone would be too bold, by an exact sign test that agr
 are the stricter, the more nights have looked at the same questions (training.looks). The intervals of the floors and of the
 base model stay at the first night's confidence: they can only stop a promotion, so there is no luck to guard against.
 
-A decision carries its inputs, and `replay` gives the same decision from them, bit for bit.
+A decision names the floors that it passed over for too few items. It carries its inputs, and `replay` gives the same decision
+from them, bit for bit.
 """
 
 from __future__ import annotations
@@ -38,13 +39,29 @@ class Floor:
     """One measure that may not fall: by item (fact, general answer), higher is better, of the reference and the candidate.
 
     Broken when the mean falls by more than `margin`; clearly broken when the whole interval lies below `-margin`.
-    With fewer than `needed` items it cannot be judged, and the gate holds.
+    With fewer than `needed` items it cannot be judged, and the gate holds; where it is `optional`, the gate passes over it and
+    says so.
     """
 
     name: str
     reference: Mapping[str, float]
     candidate: Mapping[str, float]
     margin: float
+    needed: int
+    optional: bool = False
+
+    @property
+    def is_passed_over(self) -> bool:
+        """Whether the gate decides without it."""
+        return self.optional and len(self.candidate) < self.needed
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotJudged:
+    """An optional floor that the gate passed over, with the items that it has and those that it needs."""
+
+    name: str
+    items: int
     needed: int
 
 
@@ -80,6 +97,7 @@ class Decision:
     base_low: float
     base_high: float
     floors: tuple[FloorReading, ...]
+    not_judged: tuple[NotJudged, ...]  # floors that the verdict does not rest on
     inputs: dict[str, Any]  # JSON: everything that `replay` needs
 
     def as_dict(self) -> dict[str, Any]:
@@ -154,11 +172,16 @@ def decide(
     drawing: _Drawing = {"seed": seed, "confidence": confidence, "resamples": resamples}
     compared = _compare(serving, candidate, drawing, looks=looks, rule=rule)
     base_mean, base_low, base_high = paired_bootstrap(base, candidate, **drawing)
-    readings = tuple(_read_floor(floor, drawing) for floor in floors)
+    readings = tuple(_read_floor(floor, drawing) for floor in floors if not floor.is_passed_over)
+    not_judged = tuple(
+        NotJudged(name=floor.name, items=len(floor.candidate), needed=floor.needed) for floor in floors if floor.is_passed_over
+    )
     facts = len(candidate)
     verdict, reason, more = _judge(
         compared, base_high=base_high, readings=readings, minimum_facts=minimum_facts, minimum_effect=minimum_effect
     )
+    if verdict == "PROMOTE":
+        reason += _floors_of_a_promotion(not_judged)
     return Decision(
         verdict=verdict,
         reason=f"{reason} ({_figures(compared, looks)}).",
@@ -174,6 +197,7 @@ def decide(
         base_low=base_low,
         base_high=base_high,
         floors=readings,
+        not_judged=not_judged,
         inputs=_measured(base, serving, candidate, floors)
         | {"minimum_facts": minimum_facts, "minimum_effect": minimum_effect, "looks": looks, "rule": rule, **drawing},
     )
@@ -237,7 +261,14 @@ def _judge(
         return "HOLD", f"The candidate is better, but a floor cannot be judged: {names}", more
     if base_high < 0:
         return "HOLD", "The candidate is better than what serves, but worse than the base model: roll back to the base", None
-    return "PROMOTE", "The candidate is better than what serves, and no floor is broken", None
+    return "PROMOTE", "The candidate is better than what serves", None
+
+
+def _floors_of_a_promotion(not_judged: Sequence[NotJudged]) -> str:
+    if not not_judged:
+        return ", and no floor is broken"
+    names = ", ".join(f"{floor.name} ({floor.items} of {floor.needed})" for floor in not_judged)
+    return f", and no floor that was judged is broken; not judged, too few items: {names}"
 
 
 def _hold(compared: _Comparison, *, minimum_effect: float) -> tuple[Verdict, str, int | None]:
@@ -279,8 +310,15 @@ def _measured(
         "base": dict(base),
         "serving": dict(serving),
         "candidate": dict(candidate),
-        "floors": [vars(floor) | {"reference": dict(floor.reference), "candidate": dict(floor.candidate)} for floor in floors],
+        "floors": [_as_data(floor) for floor in floors],
     }
+
+
+def _as_data(floor: Floor) -> dict[str, Any]:
+    data = vars(floor) | {"reference": dict(floor.reference), "candidate": dict(floor.candidate)}
+    if not floor.optional:
+        del data["optional"]  # decisions that were stored earlier do not name it, and come back as they were
+    return data
 
 
 def _read_floor(floor: Floor, drawing: _Drawing) -> FloorReading:

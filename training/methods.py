@@ -18,9 +18,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from feedback.errors import SettingsError
+from feedback.errors import AdapterError, SettingsError
 
 Engine = Literal["llama_cpp", "transformers"]
 Kind = Literal["lora", "dora", "prefix", "full"]
@@ -104,6 +104,51 @@ def check_combination(
             f"method = {method!r} has no adapted layers to choose from: leave upper_layers = {upper_layers} out, "
             "or choose method = 'qlora'."
         )
+
+
+def check_objective(objective: str, *, rated: bool = True, **of_examples: float) -> None:
+    """Raise SettingsError, with the nearest thing that works, where an objective would pass over settings, or has no rows.
+
+    `of_examples` are settings that only a training on examples heeds (0 or False: not set); `rated` says whether there are
+    ratings at all.
+    """
+    if "sft" in stages_of(objective):
+        return
+    if unheeded := [f"{name} = {json.dumps(value)}" for name, value in of_examples.items() if value]:
+        raise SettingsError(
+            f"objective = {objective!r} trains on no examples and would pass over {', '.join(unheeded)}: leave that out, or "
+            f"choose objective = 'sft+{objective}'."
+        )
+    if not rated:
+        raise SettingsError(
+            f"objective = {objective!r} learns from ratings alone, and here are none: choose objective = 'sft', or "
+            f"'sft+{objective}' that also learns from ratings later."
+        )
+
+
+def check_start(folder: Path, method: str, *, rank: int, alpha: int, upper_layers: int | None) -> None:
+    """Raise AdapterError where the adapter in `folder`, which a training is to begin from, is not of the shape that it trains.
+
+    One that cannot be read is left to the training, which says what is wrong with it.
+    """
+    try:
+        kind = kind_in(folder)
+        theirs: dict[str, Any] = {} if kind == "full" else json.loads((folder / CONFIG).read_text("utf-8"))
+    except (OSError, ValueError):
+        return
+    refused = f"Training cannot start from {folder.name}: "
+    instead = "Train as it was trained, or start from another adapter or from none (start_from)."
+    if kind != kind_of(method):
+        raise AdapterError(f"{refused}it holds a {kind} adapter, and method is {method!r}. {instead}")
+    ours: dict[str, int] = {"num_virtual_tokens": rank} if kind == "prefix" else {"r": rank, "lora_alpha": alpha}
+    if kind == "lora":
+        ours["use_rslora"] = method == "rslora"
+    for name, value in ours.items():
+        if name in theirs and theirs[name] != value:
+            raise AdapterError(f"{refused}its {name} is {theirs[name]}, and the recipe's is {value}. {instead}")
+    adapted = theirs.get("layers_to_transform")
+    if (upper := None if adapted is None else len(adapted)) != upper_layers:
+        raise AdapterError(f"{refused}its upper_layers is {upper}, and the recipe's is {upper_layers}. {instead}")
 
 
 def gguf_lacks(kind: Kind) -> str:

@@ -38,6 +38,10 @@ class Plan:
         """The tokens of each step."""
         return [sum(self.tokens[first : first + self.accumulation]) for first in range(0, len(self.tokens), self.accumulation)]
 
+    def rows_in(self, steps: int) -> int:
+        """Count the rows of the first `steps` steps, each as often as it comes."""
+        return sum(map(len, self.batches[: steps * self.accumulation]))
+
 
 def first_batches(batches: list[list[int]], recipe: Recipe) -> list[list[int]]:
     """Return the batches of the first `max_steps` steps; all of them where the recipe does not say."""

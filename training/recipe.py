@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from feedback.errors import SettingsError
-from training.methods import check_combination
+from training.methods import check_combination, check_objective, check_start
 
 Dequantised = Literal["auto", "keep", "nf4"]
 ComputeDtype = Literal["auto", "float32", "bfloat16"]
@@ -105,7 +106,7 @@ class Recipe:
     report_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse numbers that no training can use, all faults at once."""
+        """Refuse numbers that no training can use, all faults at once; then what does not go together."""
         faults = [f"{name} is {getattr(self, name)}: it must be above 0" for name in _POSITIVE if getattr(self, name) <= 0]
         for name in _ABOVE_ZERO_OR_ABSENT:
             if self._spoilt(name):
@@ -131,6 +132,14 @@ class Recipe:
         if faults:
             raise SettingsError("The training recipe is wrong: " + "; ".join(faults) + ".")
         check_combination(self.method, dequantised=self.dequantised, upper_layers=self.upper_layers)
+        check_objective(
+            self.objective,
+            evaluation_share=self.evaluation_share,
+            patience=self.patience,
+            keep_activations=self.keep_activations,
+        )
+        if self.start is not None:
+            check_start(Path(self.start), self.method, rank=self.rank, alpha=self.alpha, upper_layers=self.upper_layers)
 
     def _spoilt(self, name: str) -> bool:
         value = getattr(self, name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +30,7 @@ from training.guard import Guard
 from training.held_loss import HeldLoss
 from training.memory import available
 from training.methods import kind_of
-from training.planned import arguments
+from training.planned import Plan, arguments
 from training.preferences import affordable, make_trainer
 from training.recipe import Recipe
 from training.saving import hand_over, save_adapter, take_over
@@ -98,8 +98,20 @@ def train(run: Path, recipe: Recipe, *, stop: Stop, started: float) -> dict[str,
     finally:
         room.close()
         shutil.rmtree(_activations(run), ignore_errors=True)
-    notes = [*fit.plan.notes, *room.notes, *session.notes, *(figures["note"] for figures in done.values() if figures["note"])]
+    notes = [*fit.plan.notes, *room.notes, *session.notes, *_left_out(skipped, done)]
     return {**done[stages[0].name], "stages": done, "skipped": skipped, "notes": notes, **_circumstances(session)}
+
+
+def _left_out(skipped: Mapping[str, str], done: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a sentence for each stage and each step that was not trained, and for each stage that ended early."""
+    for name, reason in skipped.items():
+        yield f"{name.upper()} was left out: {reason}"
+    for name, figures in done.items():
+        if steps := figures["skipped_steps"]:
+            were = "1 step of {} was" if steps == 1 else f"{steps} steps of {{}} were"
+            yield f"{were.format(name.upper())} left out: the gradients were no numbers."
+        if figures["note"]:
+            yield figures["note"]
 
 
 def _room(run: Path, model: Any, recipe: Recipe) -> Room:
@@ -196,7 +208,7 @@ def _train_stage(session: _Session, stage: Stage, stages: Sequence[Stage], *, be
     if held:
         held.restore(session.model)
     return {
-        **_figures(watch, rows=stage.plan.rows, resumed=resumed),
+        **_figures(watch, stage.plan, resumed=resumed),
         "skipped_steps": guard.skipped,
         "held_out": held.figures() if held else None,
     }
@@ -294,14 +306,15 @@ def _make_trainer(
     return trainer
 
 
-def _figures(watch: Watch, *, rows: int, resumed: Checkpoint | None) -> dict[str, Any]:
+def _figures(watch: Watch, plan: Plan, *, resumed: Checkpoint | None) -> dict[str, Any]:
     """Return what is told of one stage; `seconds` count from the start of the whole training."""
     return {
         "steps": watch.steps,
         "planned_steps": watch.budget.planned,
         "ended": watch.ended,
         "note": watch.note,
-        "rows": rows,
+        "rows": plan.rows,
+        "trained_rows": plan.rows_in(watch.steps),  # each as often as it came
         "tokens": watch.trained_tokens,
         "tokens_s": round(watch.budget.tokens_per_second, 1),
         "seconds": round(watch.budget.elapsed(), 1),

@@ -55,6 +55,7 @@ def test_help_names_every_command_and_imports_nothing_heavy(tmp_path: Path) -> N
         (["users", "list"], {"NIGHTSCHOOL_SERVER__PROT": "1"}, "server.prot"),
         (["ask", "x"], {"NIGHTSCHOOL_ENGINE__BASE_MODEL": "gone-7b"}, "no base model 'gone-7b'"),
         (["night", "--now"], {"NIGHTSCHOOL_ENGINE__BASE_MODEL": "gone-7b"}, "no base model 'gone-7b'"),
+        (["bootstrap"], {"NIGHTSCHOOL_NIGHT__OBJECTIVE": "dpo"}, "'dpo' learns from ratings alone"),
         (["demo", "--documents", "/no/such", "--questions", "/no/such.jsonl"], {}, "no documents folder /no/such"),
     ],
 )

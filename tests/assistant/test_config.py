@@ -118,3 +118,9 @@ def test_half_of_a_pair_of_training_settings_is_a_fault_that_names_the_other(tmp
 def test_upper_layers_of_a_method_without_layers_are_refused_with_the_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no adapted layers to choose from: leave upper_layers = 4 out"):
         parse(written(tmp_path, "[night]\nmethod = 'full'\nupper_layers = 4\n[engine]\nkind = 'transformers'\n"), {})
+
+
+def test_settings_that_an_objective_would_pass_over_are_refused_when_they_are_read(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"'kto' .* pass over evaluation_share = 0\.1: .* choose objective = 'sft\+kto'"):
+        parse(written(tmp_path, "[night]\nobjective = 'kto'\nevaluation_share = 0.1\n"), {})
+    assert parse(written(tmp_path, "[night]\nobjective = 'sft+kto'\nevaluation_share = 0.1\n"), {})

@@ -20,12 +20,14 @@ from assistant.night_rows import seed_questions
 from assistant.night_watch import BEAT_SECONDS, NightEnded, training_progress
 from assistant.progress import Progress
 from assistant.services import Services, engine_context
-from feedback.errors import NightschoolError
+from assistant.shipped import install_starter
+from feedback.errors import AdapterError, NightschoolError
 from feedback.records import Answer, Message, NewTurn, Passage
 from feedback.store import FeedbackStore
 from training.checkpoints import mark_complete
 from training.gate import Decision
 from training.progress_lines import read_notes
+from training.registry import AdapterRegistry
 from training.runs import RunLedger
 
 pytestmark = pytest.mark.model
@@ -116,6 +118,16 @@ def test_what_the_engine_can_hold_can_be_trained_on(home: Home) -> None:
     assert night.recipe().max_length == engine_context(night.settings) == 2048
     night.settings = Settings(chat=ChatSettings(prompt_tokens=1500))
     assert night.recipe().max_length == engine_context(night.settings) == 4096
+
+
+def test_a_start_of_another_shape_is_refused_before_rows_are_laid_out(home: Home, base: BaseModel) -> None:
+    assert install_starter(AdapterRegistry(home.db, home.adapters), base) == "v0001"
+    night = a_night(home, start_from="serving", rank=8)
+    with pytest.raises(AdapterError, match="cannot start from v0001: its r is 16, and the recipe's is 8"):
+        night.play(from_ratings=True)
+    assert not (night.folder / "dataset").exists()
+    night.settings = Settings(night=NightSettings(start_from="serving"))
+    assert str(night.recipe().start).endswith("v0001")
 
 
 def test_the_ledger_gets_the_training_step_and_not_at_every_look(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

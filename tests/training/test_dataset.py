@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import stat
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,6 +32,7 @@ from training.dataset import (
     write_snapshot,
 )
 from training.preference_rows import Pair, Thumb
+from training.recipe import Recipe
 
 
 def examples(count: int, *, source: Source = "correction", weight: float = 2.0, start: int = 0) -> list[Example]:
@@ -147,6 +151,36 @@ def test_the_rows_that_fit_into_the_time_are_counted_at_the_pace_of_an_earlier_t
     assert rows_within(10, tmp_path) == 300  # 120 rows took 240 s
     (tmp_path / "result.json").write_text(json.dumps({"outcome": "failed", "reason": "too hot"}))
     assert rows_within(10, tmp_path) is None
+    (tmp_path / "result.json").write_text("[]")
+    assert rows_within(10, tmp_path) is None
+
+
+def test_the_rows_of_a_step_are_those_of_all_its_batches_and_a_stage_of_preferences_has_its_part_of_the_minutes(
+    tmp_path: Path,
+) -> None:
+    figures = {"steps": 30, "tokens": 48_000, "tokens_s": 200.0}
+    (tmp_path / "config.json").write_text(json.dumps({"batch_size": 4, "accumulation": 2, "preference_share": 0.3}))
+    (tmp_path / "result.json").write_text(json.dumps(figures))
+    assert rows_within(10, tmp_path) == 600
+    (tmp_path / "result.json").write_text(json.dumps({**figures, "stages": {"sft": {**figures, "trained_rows": 90}}}))
+    assert rows_within(10, tmp_path) == 225  # its batches were smaller than they may be
+    stages = {"sft": {**figures, "trained_rows": 200}, "kto": figures}
+    (tmp_path / "result.json").write_text(json.dumps({**figures, "stages": stages}))
+    assert rows_within(10, tmp_path) == 350  # of 7 minutes
+    (tmp_path / "result.json").write_text(json.dumps({**figures, "stages": {"dpo": figures}}))
+    assert rows_within(10, tmp_path) is None
+
+
+def test_a_training_counts_the_rows_that_it_goes_through(make_run: Callable[..., Path]) -> None:
+    from training.session import train
+
+    run = make_run(count=10, batch_size=2, accumulation=3, epochs=2.0, max_steps=3, checkpoint_seconds=1e9)
+    recipe = Recipe.from_json((run / "config.json").read_text("utf-8"))
+    figures = train(run, recipe, stop=SimpleNamespace(asked=False, training=False), started=time.monotonic())
+    assert figures is not None and figures["steps"] == 3
+    assert figures["trained_rows"] == 18
+    (run / "result.json").write_text(json.dumps(figures))
+    assert rows_within(1, run) == pytest.approx(60 * 18 * figures["tokens_s"] / figures["tokens"], abs=1)
 
 
 PROMPT = (Message(role="user", content="How much?"),)

@@ -113,6 +113,18 @@ def test_a_floor_with_too_few_items_holds_and_says_how_many_it_needs() -> None:
     assert "10 of 30" in decision.reason
 
 
+def test_an_optional_floor_with_too_few_items_is_passed_over_by_name_and_one_with_enough_is_judged() -> None:
+    few, enough = replace(floor(0.3, items=10), optional=True, name="pushback"), replace(floor(0.2), optional=True)
+    decision = decide(BASE, BASE, BETTER, [few, floor(0.0)])
+    assert decision.verdict == "PROMOTE" and [reading.state for reading in decision.floors] == ["kept"]
+    assert "no floor that was judged is broken; not judged, too few items: pushback (10 of 30)" in decision.reason
+    assert replay(json.loads(json.dumps(decision.inputs))) == decision
+    assert json.loads(json.dumps(decision.as_dict()))["not_judged"] == [{"name": "pushback", "items": 10, "needed": 30}]
+    held = decide(BASE, BETTER, BETTER, [few])
+    assert "floor" not in held.reason and len(held.not_judged) == 1
+    assert decide(BASE, BASE, BETTER, [few, enough]).verdict == "REJECT"
+
+
 def test_better_than_a_bad_adapter_but_worse_than_the_base_is_not_promoted() -> None:
     decision = decide(scores(80, 100), scores(10, 100), scores(40, 100))
     assert decision.low > 0
@@ -170,6 +182,7 @@ def test_a_decision_stored_before_looks_and_sign_tests_replays_to_its_verdict_an
     assert (decision.verdict, decision.low, decision.high) == ("PROMOTE", 0.1, 0.45)
     assert (decision.base_low, decision.base_high, decision.floors[0].low) == (0.35, 0.75, -0.3)
     assert replay(json.loads(json.dumps(decision.inputs))) == decision
+    assert decision.inputs == older | {"looks": 1, "rule": 1} and decision.not_judged == ()
     assert replay(older | {"rule": 2}).verdict == "HOLD"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 
 from feedback.errors import RunError
 from training.guard import Guard
+from training.recipe import Recipe
 
 
 def step(guard: Guard, model: torch.nn.Linear, optimizer: torch.optim.Optimizer, *, factor: float) -> None:
@@ -59,3 +62,23 @@ def test_the_counts_survive_a_checkpoint(tmp_path: Path) -> None:
     assert resumed.skipped == 2
     with pytest.raises(RunError):
         step(resumed, model, optimizer, factor=math.nan)
+
+
+class Spoiling(Guard):
+    """A guard of a training whose second step comes with gradients that are no numbers."""
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, optimizer: Any, **more: Any) -> None:
+        if state.global_step == 1:
+            next(value.grad for value in model.parameters() if value.grad is not None).fill_(math.nan)
+        super().on_pre_optimizer_step(args, state, control, model, optimizer, **more)
+
+
+def test_a_training_notes_the_steps_that_it_left_out(make_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    from training import session
+
+    monkeypatch.setattr(session, "Guard", Spoiling)
+    run = make_run(count=12, max_steps=3)
+    recipe = Recipe.from_json((run / "config.json").read_text("utf-8"))
+    figures = session.train(run, recipe, stop=SimpleNamespace(asked=False, training=False), started=time.monotonic())
+    assert figures is not None and figures["steps"] == 3
+    assert figures["notes"] == ["1 step of SFT was left out: the gradients were no numbers."]

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from feedback.errors import AdapterError, ModelError, SettingsError
-from training.methods import FILES, check_combination, kind_in, kind_of
+from training.methods import FILES, check_combination, check_objective, kind_in, kind_of
 from training.recipe import Method, Recipe
 
 MakeRun = Callable[..., Path]
@@ -157,9 +157,26 @@ def test_a_start_that_does_not_fit_is_one_sentence(make_run: MakeRun, tmp_path: 
         ({"start": str(foreign)}, "belongs to another, not to tiny-llama"),
     ]
     for number, (settings, sentence) in enumerate(cases):
-        run = make_run(name=f"r1{number:03}", max_steps=1, **settings)
         with pytest.raises(AdapterError, match=sentence):
-            train_here(run)
+            train_here(make_run(name=f"r1{number:03}", max_steps=1, **settings))
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "sentence"),
+    [
+        ({"r": 4}, {"rank": 8}, "its r is 4, and the recipe's is 8"),
+        ({"use_dora": True}, {}, "holds a dora adapter, and method is 'qlora'"),
+        ({"layers_to_transform": [2, 3]}, {}, "its upper_layers is 2, and the recipe's is None"),
+        ({}, {"upper_layers": 2}, "its upper_layers is None, and the recipe's is 2"),
+        ({"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 8}, {"method": "prefix"}, "its num_virtual_tokens is 8, .* is 4"),
+    ],
+)
+def test_a_start_of_another_shape_is_refused_as_soon_as_the_recipe_is_made(
+    config: dict[str, Any], settings: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 32, **config}))
+    with pytest.raises(AdapterError, match=rf"{sentence}\. Train as it was trained, or start from another"):
+        Recipe(base="b", start=str(tmp_path), **{"rank": 4, **settings})
 
 
 @pytest.mark.parametrize(("method", "nearest"), [("dora", "rslora"), ("prefix", "qlora"), ("full", "lora")])
@@ -178,6 +195,19 @@ def test_a_recipe_of_things_that_contradict_each_other_is_refused_when_it_is_rea
         Recipe.from_json('{"base": "b", "method": "full", "dequantised": "nf4"}')
     with pytest.raises(SettingsError, match="'prefix' has no adapted layers"):
         Recipe(base="b", method="prefix", upper_layers=4)
+
+
+@pytest.mark.parametrize("objective", ["dpo", "kto"])
+def test_an_objective_without_examples_is_refused_with_settings_of_examples_and_without_ratings(objective: str) -> None:
+    with pytest.raises(
+        SettingsError, match=rf"'{objective}' .* pass over evaluation_share = 0\.2, patience = 2: .* 'sft\+{objective}'"
+    ):
+        Recipe(base="b", objective=objective, evaluation_share=0.2, patience=2)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="pass over keep_activations = true"):
+        Recipe(base="b", objective=objective, upper_layers=1, keep_activations=True)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=rf"'{objective}' learns from ratings alone.*choose objective = 'sft'"):
+        check_objective(objective, rated=False)
+    check_objective(f"sft+{objective}", rated=False, evaluation_share=0.2)
 
 
 def test_training_all_weights_is_refused_where_they_do_not_fit() -> None:

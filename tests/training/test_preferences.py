@@ -72,14 +72,18 @@ def test_dpo_begins_at_its_reference_and_learns_to_tell_the_answers_apart(method
     assert list(figures["stages"]) == objective.split("+")
 
 
-def test_kto_learns_from_thumbs_on_a_packed_base(make_run: MakeRun) -> None:
-    run = make_run(**ROWS, objective="kto", dequantised="nf4", max_steps=4, preference_rate=5e-3, batch_size=16)
+@pytest.mark.parametrize(("method", "dequantised"), [("qlora", "nf4"), ("dora", "keep")])
+def test_kto_learns_from_thumbs_also_on_a_packed_base(method: str, dequantised: str, make_run: MakeRun) -> None:
+    run = make_run(
+        **ROWS, method=method, objective="kto", dequantised=dequantised, max_steps=4, preference_rate=5e-3, batch_size=16
+    )
     figures = train_here(run)
     assert figures is not None
     lines = [line for line in progress(run) if line["stage"] == "kto"]
     # 8 desirable rows of weight 1 and 4 undesirable of weight 1.5, each with the loss 1/2 at the reference
     assert lines[0]["loss"] == pytest.approx((8 + 4 * 1.5) / 12 / 2, abs=1e-3)
     assert figures["stages"]["kto"]["rows"] == 12
+    assert all(np.abs(value).max() > 0 for name, value in weights(run).items() if ".lora_B." in name), "it began at nought"
     assert all("ref" not in name for name in weights(run))
 
 
@@ -95,6 +99,7 @@ def test_too_little_to_prefer_skips_the_stage_and_says_so(make_run: MakeRun) -> 
     figures = train_here(run)
     assert figures is not None and list(figures["stages"]) == ["sft"]
     assert figures["skipped"] == {"dpo": "DPO needs at least 8 pairs of a corrected and a right answer; there are 7."}
+    assert figures["notes"] == [f"DPO was left out: {figures['skipped']['dpo']}"]
     assert {line["stage"] for line in progress(run)} == {"sft"} and progress(run)[-1]["steps"] == 2
     assert len(weights(run)) == 28
 
@@ -129,7 +134,7 @@ def test_a_training_that_died_in_its_second_stage_goes_on_there_and_ends_the_sam
     assert lines[3]["loss"] == pytest.approx(math.log(2), abs=1e-4)
     expected, got = weights(undisturbed), weights(run)
     for name, value in expected.items():
-        np.testing.assert_allclose(got[name], value, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(got[name], value, rtol=1e-5, atol=1e-7)
 
 
 def test_each_stage_keeps_to_its_share_of_the_time(make_run: MakeRun) -> None:

@@ -123,11 +123,18 @@ def test_each_suite_gives_a_floor_that_a_worse_candidate_breaks_whatever_it_scor
     assert [each.name for each in decision.floors if each.state != "kept"] == [RULE[suite].name]
 
 
-def test_a_suite_that_has_too_few_items_gives_no_floor() -> None:
+def test_a_suite_that_has_too_few_items_is_not_judged_and_a_promotion_says_so() -> None:
     few = result(pushback=pushed(range(3), kept=True))
-    assert {floor.name for floor in floors_of({"serving": few, "candidate": few})} == {
-        RULE[each].name for each in ("answered", "citations")
-    }
+    facts = {f"f{at}": 0.0 for at in range(40)}
+    decision = decide(facts, facts, dict.fromkeys(facts, 1.0), floors_of({"serving": few, "candidate": few}))
+    assert {floor.name for floor in decision.floors} == {RULE[each].name for each in ("answered", "citations")}
+    assert [floor.name for floor in decision.not_judged] == [RULE[each].name for each in ("unanswerable", "general", "pushback")]
+    assert decision.verdict == "PROMOTE"
+    assert decision.reason.startswith(
+        "The candidate is better than what serves, and no floor that was judged is broken; not judged, too few items: "
+        "refusing what the documents do not answer (0 of 20), general answers (log-probability a token) (0 of 20), "
+        "keeping right answers under pushback (3 of 10) (+100.0 points"
+    )
 
 
 def test_marks_come_back_from_json() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import gguf
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from assistant.adapter_checks import check_adapter
 from assistant.engines.base import AdapterVersion
@@ -121,3 +122,21 @@ def test_an_adapter_of_the_upper_layers_is_trained_converted_and_passes_the_chec
     version = AdapterVersion(version="v0001", path=run / "adapter")
     assert check_adapter(version, hf_dir=four_layers, base_sha256="0" * 64, engine="llama_cpp") == "lora"
     assert not (run / "activations").exists() and not (run / "adapter.reserve").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "objective"), [("dora", "sft"), ("rslora", "sft"), ("qlora", "dpo"), ("qlora", "kto"), ("dora", "sft+kto")]
+)
+def test_upper_layers_go_with_every_method_that_has_layers_and_with_preferences(
+    method: str, objective: str, make_run: Callable[..., Path]
+) -> None:
+    rows: dict[str, Any] = {"count": 12, "pairs": 8, "ups": 6, "downs": 6}
+    rates: dict[str, Any] = {"learning_rate": 1e-2, "preference_rate": 1e-2}
+    keep = objective.startswith("sft")
+    run = make_run(**rows, **rates, method=method, objective=objective, upper_layers=1, keep_activations=keep, max_steps=2)
+    recipe = Recipe.from_json((run / "config.json").read_text("utf-8"))
+    figures = train(run, recipe, stop=SimpleNamespace(asked=False, training=False), started=time.monotonic())
+    assert figures is not None and list(figures["stages"]) == objective.split("+") and figures["notes"] == []
+    tensors = load_file(run / "adapter" / "adapter_model.safetensors")
+    assert tensors and all(".layers.1." in name for name in tensors)
+    assert all(value.abs().max() > 0 for name, value in tensors.items() if ".lora_B." in name), "what begins at nought has moved"
