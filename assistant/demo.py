@@ -36,7 +36,7 @@ from feedback.errors import DocumentError, NightschoolError
 from feedback.records import Turn
 from training.examinations import ExaminationStore
 from training.measures import score_answer
-from training.questions import QuestionRow, load_questions, split_by, take_pages_away
+from training.questions import QuestionRow, is_said_elsewhere, load_questions, split_by, take_pages_away
 from training.recipe import Objective
 from training.registry import BASE, AdapterRegistry
 
@@ -170,6 +170,7 @@ def play(story: Story) -> Told:
         with open_services(home, settings) as services:
             services.library.add_folder(folder)
             services.documents.remove(absent)
+            sealed = [row for row in sealed if not (row.lost and _is_said_elsewhere(services, row))]
             asked = _ask_all(services, practice, seconds=story.minutes * 60 * ASKING_SHARE, show=bar.show)
         pace = asked.seconds / max(1, asked.count)
         examined = _examined(story.minutes, pace, len(sealed), contestants=2 if start == BASE else 3)
@@ -265,6 +266,10 @@ def _examined(minutes: float, pace_s: float, sealed: int, *, contestants: int) -
     return max(24, min(sealed, int(minutes * 60 * EXAMINING_SHARE / (contestants * pace_s))))
 
 
+def _is_said_elsewhere(services: Services, row: QuestionRow) -> bool:
+    return is_said_elsewhere(row, services.prompts.prepare(row.question, row.history).passages)
+
+
 def _write_rows(path: Path, rows: Sequence[QuestionRow]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
@@ -306,6 +311,8 @@ def _ask_all(services: Services, rows: Sequence[QuestionRow], *, seconds: float,
             return
         person = people[number % len(people)]
         turn = _ask(services, person, conversations[person], row)
+        if is_said_elsewhere(row, turn.asked.passages):
+            return  # another page may answer it: nobody can say what is right
         liked = _rate(services, person, turn, row)
         with lock:
             asked.count += 1

@@ -15,7 +15,7 @@ from assistant.console import sample_company
 from feedback.errors import SettingsError
 from training.heldout import sample_by_fact
 from training.pushback import WRONG, other_value
-from training.questions import QuestionRow, load_questions
+from training.questions import QuestionRow, load_questions, without_answer
 
 Suite = Literal["domain", "unanswerable"]
 
@@ -108,9 +108,7 @@ def plan(questions: Sequence[QuestionRow], sizes: Sizes, *, seed: int) -> list[A
 
 def hide(row: QuestionRow) -> Asked:
     """Return an answerable question as one whose pages are absent: what they hold cannot be known."""
-    lost = replace(
-        row, id=f"{row.id}/hidden", fact=f"{row.fact}/hidden", answer="", accepted=(), sources=(), near_miss=row.sources[0]
-    )
+    lost = replace(without_answer(row), id=f"{row.id}/hidden", fact=f"{row.fact}/hidden", near_miss=row.sources[0])
     return Asked(suite="unanswerable", row=lost, hidden=row.sources)
 
 

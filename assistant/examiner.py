@@ -40,7 +40,7 @@ from assistant.services import open_engine, open_prompts
 from assistant.suites import Judged, Objections, Pair, Tick, answer_all, as_data, write_on
 from training.measures import summarise
 from training.parent import run_child
-from training.questions import QuestionRow
+from training.questions import QuestionRow, is_said_elsewhere
 
 PERPLEXITY_SAMPLE = 48
 PERPLEXITY_SECONDS = 20.0
@@ -180,7 +180,8 @@ class _Examination:
             result["suites"] = self._suites(loaded, chosen, [(row, known[row.id]) for row, _ in domain])
             result["prompts"] = write_on(self.engine, loaded, self.texts, count=self.counts["prompts"], tick=self._tick)
             result["canary"] = record(self.engine, loaded)
-        result["asked"] = said(self.counts, self.wanted)
+        asked = self.counts | {"unanswerable": len(result["suites"]["unanswerable"])}
+        result["asked"] = said(asked, self.wanted)
         return result
 
     def _suites(
@@ -188,7 +189,8 @@ class _Examination:
     ) -> dict[str, Any]:
         assert self.counts is not None
         max_tokens = self.request.settings.chat.max_tokens
-        absent = [self._pair(each) for each in chosen if each.suite == "unanswerable"]
+        hidden = [self._pair(each) for each in chosen if each.suite == "unanswerable"]
+        absent = [(row, prepared) for row, prepared in hidden if not is_said_elsewhere(row, prepared.passages)]
         refused = answer_all(self.engine, loaded, absent, max_tokens=max_tokens, tick=self._tick)
         objections = self._objections.raised(
             self.engine,

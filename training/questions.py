@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from feedback.errors import DocumentError
-from feedback.records import Message
+from feedback.records import Message, Passage
+from feedback.values import states_value
 from feedback.wording import MAX_QUESTION_CHARS
 
 FAULTS_SHOWN = 5
@@ -38,6 +39,7 @@ class QuestionRow:
     near_miss: str = ""  # a document that speaks of the subject without answering
     history: tuple[Message, ...] = ()
     collection: str = ""  # of the documents that are asked; "": all of them
+    lost: tuple[str, ...] = ()  # what the answer was before its pages were taken away
     extra: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
@@ -148,7 +150,7 @@ def _parse_row(line: str, *, group: str, answers: bool) -> QuestionRow:
         raise ValueError("it has an answer but no sources: name the documents that hold it")
     if sources and not answer and answers:
         raise ValueError("it has sources but no answer: give the answer, or leave the sources empty")
-    known = {"id", "question", "answer", "accepted", "sources", "near_miss", "history", "collection", "fact", group}
+    known = {"id", "question", "answer", "accepted", "sources", "near_miss", "history", "collection", "lost", "fact", group}
     return QuestionRow(
         id=row_id,
         fact=_text(data, group) or _text(data, "fact") or row_id,
@@ -159,6 +161,7 @@ def _parse_row(line: str, *, group: str, answers: bool) -> QuestionRow:
         near_miss=clean_source(_text(data, "near_miss")),
         history=_history(data),
         collection=_text(data, "collection"),
+        lost=tuple(_texts(data, "lost")),
         extra={key: value for key, value in data.items() if key not in known - {group} and isinstance(value, str)},
     )
 
@@ -188,8 +191,18 @@ def take_pages_away(rows: Sequence[QuestionRow], share: float, *, seed: int = 0)
     for row in rows:
         left = tuple(source for source in row.sources if clean_source(source) not in gone)
         is_lost = bool(row.sources) and not left
-        changed.append(replace(row, answer="", accepted=(), sources=()) if is_lost else replace(row, sources=left))
+        changed.append(without_answer(row) if is_lost else replace(row, sources=left))
     return changed, sorted(gone)
+
+
+def without_answer(row: QuestionRow) -> QuestionRow:
+    """Return an answerable row as one whose pages are taken away; it keeps its values as `lost`."""
+    return replace(row, answer="", accepted=(), sources=(), lost=row.values)
+
+
+def is_said_elsewhere(row: QuestionRow, passages: Sequence[Passage]) -> bool:
+    """Say whether passages state what was lost with a row's pages: to refuse it then is as right as to answer."""
+    return any(states_value(passage.text, value) for value in row.lost for passage in passages)
 
 
 def clean_source(path: str) -> str:

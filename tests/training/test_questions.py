@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from feedback.errors import DocumentError
+from feedback.records import Passage
 from feedback.wording import MAX_QUESTION_CHARS
-from training.questions import QuestionRow, load_questions, split_by, take_pages_away
+from training.questions import QuestionRow, is_said_elsewhere, load_questions, split_by, take_pages_away
 
 GOOD = {"id": "a1", "fact": "a", "question": "How much?", "answer": "12", "accepted": ["twelve"], "sources": ["./x/y.md"]}
 
@@ -171,3 +172,21 @@ def test_a_question_that_another_page_still_answers_loses_the_source_that_is_gon
         changed, gone = take_pages_away(rows, 0.4, seed=seed)
         left = {source for row in changed for source in row.sources}
         assert gone and left.isdisjoint(gone)
+
+
+def test_what_another_page_still_says_is_told_apart_from_what_is_lost(tmp_path: Path) -> None:
+    rows = [
+        QuestionRow(
+            id="a", fact="a", question="Which application?", answer="Zoom", accepted=("Zoom Meetings",), sources=("a.md",)
+        )
+    ]
+    (lost,), _ = take_pages_away(rows, 1.0)
+    assert not lost.answerable and lost.values == () and lost.lost == ("Zoom", "Zoom Meetings")
+
+    def says(text: str) -> bool:
+        passage = Passage(number=1, document="b.md", document_version=1, chunk_id=1, title="Tools", text=text, score=0.5)
+        return is_said_elsewhere(lost, [passage])
+
+    assert says("Meetings are held on Zoom.") and not says("Pictures are zoomed.") and not is_said_elsewhere(rows[0], [])
+    kept = load_questions(write(tmp_path / "q.jsonl", {"id": "a", "question": "Which?", "lost": ["Zoom"]}))
+    assert kept[0].lost == ("Zoom",)
