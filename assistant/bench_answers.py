@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from assistant.bench_retrieval import check_sources, index_folder
+from assistant.bench_retrieval import check_sources, index_folder, missing_sources
 from assistant.config import Settings
 from assistant.engines.base import BASE_VERSION
 from assistant.examiner import Contestant, examine_contestant
@@ -35,17 +35,18 @@ def bench_answers(
     """Index a folder in a throw-away home and answer the questions as the chat does by the fixed plan (without the agent).
 
     `adapter` is a version of `home`'s registry ("": the base), `limit` the most questions (0: all; drawn with a fixed seed),
-    `absent` the share of the facts whose pages are left out. Returns {"questions", "answerable", "accuracy", "score",
-    "rouge_l", "citation_precision", "citation_recall", "refusal_precision", "refusal_recall", "found", "right_of_found",
-    "tok_s", "adapter"}; a measure without a case is None, and a row that has sources but no answer counts for citations and
-    refusals alone. Raises DocumentError, AdapterError or ModelError.
+    `absent` the share of the facts whose pages are left out. Every question is asked of all the documents, whatever collection
+    its row names. Returns {"questions", "answerable", "accuracy", "score", "rouge_l", "citation_precision", "citation_recall",
+    "refusal_precision", "refusal_recall", "found", "right_of_found", "missing_sources", "tok_s", "adapter"}; a measure without a
+    case is None, a row that has sources but no answer counts for citations and refusals alone, and a source that is not below
+    the folder as one that was not found. Raises DocumentError, AdapterError or ModelError.
     """
     version = adapter or BASE_VERSION
     registry = AdapterRegistry(home.db, home.adapters)
     if version != BASE_VERSION:
         registry.verify(version)
-    rows = load_questions(questions, answers=False)
-    rows, gone = take_pages_away(rows, absent) if absent else (rows, [])
+    every = load_questions(questions, answers=False)
+    rows, gone = take_pages_away(every, absent) if absent else (every, [])
     if limit and limit < len(rows):
         rows = random.Random(0).sample(rows, limit)
     with tempfile.TemporaryDirectory() as folder:
@@ -56,9 +57,10 @@ def bench_answers(
         try:
             library, prompts = open_prompts(own, settings, base, engine)
             index_folder(library, documents)
-            check_sources(rows, library, documents)
+            check_sources(every, library, documents)
+            missing = missing_sources(rows, library)
             library.store.remove(gone)
-            prepared = [(row, prompts.prepare(row.question, row.history, collection=row.collection)) for row in rows]
+            prepared = [(row, prompts.prepare(row.question, row.history)) for row in rows]
             found = [bool(set(row.sources) & {each.document for each in one.passages}) for row, one in prepared]
             ticks = itertools.count(1)
 
@@ -72,7 +74,12 @@ def bench_answers(
             result = examine_contestant(engine, prepared, contestant, max_tokens=settings.chat.max_tokens, tick=tick)
         finally:
             engine.close()
-    return {**_figures(rows, scored_of(result), found), "tok_s": result["tokens_s"], "adapter": version}
+    return {
+        **_figures(rows, scored_of(result), found),
+        "missing_sources": missing,
+        "tok_s": result["tokens_s"],
+        "adapter": version,
+    }
 
 
 def _figures(rows: Sequence[QuestionRow], scored: Sequence[Scored], found: Sequence[bool]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class _RandomEncoder:
     def __init__(self) -> None:
         self._random = np.random.default_rng(0)
 
-    def encode(self, texts: Sequence[str], *, telling: bool) -> Encoded:
+    def encode(self, texts: Sequence[str], *, telling: bool, asked: bool = False) -> Encoded:
         """Return random vectors."""
         return Encoded(
             whole=self._unit((len(texts), DIMENSIONS)),

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from assistant.console import JsonOption, emit, opened, sample_company
+from assistant.console import JsonOption, announce_import, bring_starter, emit, opened, sample_company
 
 bench = typer.Typer(help="Measure; run nothing else on the machine meanwhile.", no_args_is_help=True)
 
@@ -162,10 +162,13 @@ def bench_answers_command(
 ) -> None:
     """Measure the answers on a company's documents, as served, in a throw-away home."""
     from assistant.bench_answers import bench_answers
+    from assistant.engines.base import BASE_VERSION
     from assistant.progress import DocumentBar
 
     home, settings = opened(context)
     documents, questions = _company(documents, questions)
+    prepare = announce_import if adapter in ("", BASE_VERSION) else bring_starter
+    prepare(home, settings)
     with DocumentBar() as bar:
         figures = bench_answers(
             home,

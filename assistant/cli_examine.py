@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from assistant.console import JsonOption, announce_import, emit, opened, show
+from assistant.console import JsonOption, bring_starter, emit, opened, show
 
 
 def examine(
@@ -28,7 +28,8 @@ def examine(
     from assistant.progress import DocumentBar
 
     home, settings = opened(context)
-    announce_import(home, settings)
+    if questions or settings.night.questions:  # without any it is refused at once, not after a minute
+        bring_starter(home, settings)
     with DocumentBar() as bar:
         found = examine_by_hand(
             home,

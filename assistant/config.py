@@ -51,7 +51,9 @@ class DocumentSettings(_Section):
         default="late-interaction",
         description='second look at the best passages: "late-interaction", "cross-encoder:NAME" (Hugging Face), or "none"',
     )
-    chunk_tokens: int = Field(default=140, ge=32, le=480, description="longest chunk, in tokens of the encoder")
+    chunk_tokens: int = Field(
+        default=140, ge=32, le=480, description="longest chunk, in tokens of the encoder; at most 32 fewer than it reads"
+    )
     max_mb: int = Field(default=100, ge=1, description="largest file that is read, in MB")
 
 

@@ -17,7 +17,7 @@ from feedback.wording import REFUSAL, cited_numbers, is_refusal
 
 REPLACED = ("stop", "length")
 """Only an answer that its model ended, or that ran into the limit, is ever replaced: of a stopped one there is no whole."""
-SETTLING = 4
+SETTLING = 5
 """Counts the changes of how a prompt is laid out and a finished answer settled: kept examination answers hang on it."""
 WELL_COVERED = 0.5
 """Share of the question's terms (weighted by rarity) from which a passage is about it: an answer that no passage supports is
@@ -25,9 +25,14 @@ then most likely a slip beside an answer that is there, so it is marked and kept
 VALUE_WORDS = 3
 """Up to so many words an answer is a mere value: one that stands in the question says nothing."""
 
-_CITATIONS = re.compile(r"([ \t]*)\[ *(\d{1,2}(?: *[,;] *\d{1,2})*) *\]")
-_UNFINISHED = re.compile(r"[ \t]*(?:\[ *(?:\d{1,2} *[,;] *)*(?:\d{1,2} *)?)?$")
-_OPEN_BRACKET = re.compile(r"\[[\d,; ]*$")
+_DASH = r"[-\u2010-\u2014\u2212]"
+_NUMBER = r"(?:\d{1,2}|\^\d{1,4})"
+"""Of a passage, or a footnote's mark ("[^3]"). A plain number of three digits or more stays, since it may be an amount or a year
+("[100]", "[2019]"): no prompt has so many passages, and nothing links it."""
+_ITEM = rf"{_NUMBER}(?: *{_DASH} *{_NUMBER})?"
+_CITATIONS = re.compile(rf"([ \t]*)\[ *({_ITEM}(?: *[,;] *{_ITEM})*) *\]")
+_UNFINISHED = re.compile(rf"[ \t]*(?:\[ *(?:{_ITEM} *[,;] *)*(?:\^|{_NUMBER} *(?:{_DASH} *(?:\^|{_NUMBER} *)?)?)?)?$")
+_OPEN_BRACKET = re.compile(r"\[[\d,; ^\u2010-\u2014\u2212-]*$")
 _TAIL_CHARS = 40
 
 _END = re.compile(r"([.!?]+[\"')*_\u2019\u201d]*)(?:[ \t]*\[\d{1,2}(?:, ?\d{1,2})*\])*(?=\s|$)")
@@ -60,7 +65,8 @@ class Settled:
 class CitationFilter:
     """Removes, from an answer that streams in, the citations of passages that were not given: numbers outside 1 to `count`.
 
-    What a list cites beside them stays, written apart, so that each one opens its passage: "[1, 2, 7]" becomes "[1][2]".
+    What a list or a range cites beside them stays, written apart, so that each one opens its passage: "[1, 2, 7]" and "[1-7]"
+    become "[1][2]", and a footnote's mark "[^2]" becomes "[2]". A range from 0 on is a set of characters ("[0-9]"): it stays.
     Only what may become a citation is held back, so the pieces given out, joined, are the filtered whole.
     """
 
@@ -87,8 +93,11 @@ class CitationFilter:
         at = 0
         for match in _CITATIONS.finditer(text):
             self._give(text[at : match.start()], shown_parts)
-            given = [number for number in map(int, re.findall(r"\d+", match[2])) if 1 <= number <= self._count]
-            if given:
+            cited = _members(match[2])
+            given = [number for number in cited or () if 1 <= number <= self._count]
+            if cited is None:
+                self._give(match[0], shown_parts)
+            elif given:
                 self._give(match[1] + "".join(f"[{number}]" for number in given), shown_parts)
             elif _OPEN_BRACKET.search(self._tail):
                 self._give(" ", shown_parts)  # what stood around it must not close into a citation now
@@ -99,6 +108,17 @@ class CitationFilter:
     def _give(self, text: str, shown_parts: list[str]) -> None:
         shown_parts.append(text)
         self._tail = (self._tail + text)[-_TAIL_CHARS:]
+
+
+def _members(cited: str) -> list[int] | None:
+    """Return the numbers that the inside of a citation names, those between the ends of a range too; None where it is none."""
+    numbers: list[int] = []
+    for item in re.split("[,;]", cited):
+        first, *last = map(int, re.findall(r"\d+", item))
+        if last and first == 0:
+            return None
+        numbers.extend(range(min(first, *last), max(first, *last) + 1) if last else [first])
+    return numbers
 
 
 def settle(text: str, passages: Sequence[Passage], question: str, *, finish_reason: FinishReason) -> Settled:

@@ -13,7 +13,7 @@ from assistant.documents.chunks import Splitter
 from assistant.documents.intake import AddReport, Progress, add
 from assistant.documents.reading import Reader, ReadLimits
 from assistant.documents.store import DEFAULT_TOKENS, MAIN, DocumentStore, WatchedFolder
-from assistant.retrieval.encoder import load_tokenizer, open_encoder
+from assistant.retrieval.encoder import fitting, load_tokenizer, measure_of, open_encoder
 from assistant.retrieval.index import embed_pending, pending
 from assistant.retrieval.lines import Excerpt, LineReader
 from assistant.retrieval.reranker import LATE, open_reranker
@@ -34,7 +34,8 @@ class Library:
         chunk_tokens: int = DEFAULT_TOKENS,
         limits: ReadLimits | None = None,
     ) -> None:
-        splitter = Splitter(chunk_tokens, load_tokenizer(encoder), encoder)
+        tokenizer = load_tokenizer(encoder)
+        splitter = Splitter(fitting(encoder, chunk_tokens), tokenizer, measure_of(encoder, tokenizer))
         self.store = DocumentStore(path, split=splitter, chunking=splitter.name)
         self.encoder = open_encoder(encoder)
         self.search = Retriever(self.store, self.encoder, open_reranker(reranker), late=reranker == LATE).search

@@ -120,7 +120,7 @@ class LineReader:
         Passages that have no more lines together stay whole. Raises ModelError when the encoder cannot be loaded.
         """
         places = [(at, line) for at, (_, text, _) in enumerate(passages) for line in lines_of(text) or _whole(text)]
-        asked = self._encoder.encode([question], telling=True)
+        asked = self._encoder.encode([question], telling=True, asked=True)
         read = [self._read(passages[at], line) for at, line in places]
         vectors = self._vectors(read)
         cosine = np.array([float(vectors[text][0] @ asked.whole[0]) for text in read])

@@ -120,7 +120,7 @@ class Retriever:
         if self._encoder is None or time.monotonic() < self._encoder_rests:
             return None
         try:
-            return self._encoder.encode(asked, telling=False)
+            return self._encoder.encode(asked, telling=False, asked=True)
         except ModelError as error:
             self._encoder_rests = time.monotonic() + ENCODER_REST
             _log.warning("Words alone are searched for a minute: %s", error)

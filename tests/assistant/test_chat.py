@@ -12,6 +12,8 @@ import pytest
 from assistant.ask import source_lines
 from assistant.chat import Chat, Done, Piece, Sources
 from assistant.engines.base import ChatRequest, Delta
+from assistant.hardware import PromptLimits
+from assistant.library import Library
 from assistant.prompt import Prepared, PromptBuilder
 from assistant.retrieval.followups import REWRITE
 from assistant.services import Services
@@ -94,6 +96,25 @@ def test_a_turn_stores_what_the_model_saw_and_did(services: Services) -> None:
     answer = turn.answer
     assert answer is not None and "€140" in answer.text and answer.finish_reason == "stop"
     assert answer.prompt_tokens == 20 and answer.ttft_s is not None and 0 < answer.ttft_s <= answer.total_s
+
+
+def test_the_scores_of_every_stage_of_a_hybrid_search_are_kept_with_the_turn(services: Services, tmp_path: Path) -> None:
+    library = Library(tmp_path / "hybrid.db", encoder="minilm")
+    library.add_folder(services.home.root / "pages")
+    limits = PromptLimits(tokens=400, passages=2, following=0, lines=3)
+    prompts = PromptBuilder(library, services.engine.count_tokens, limits=limits, threshold=0)
+    question = "How much may a room in London cost a night?"
+    user = services.store.user_by_name("anna").id
+    place = services.store.start_conversation(user, history=False)
+    chat = chat_over(services, Dictated("It may cost €140 [1]."), prompts=prompts)
+    list(chat.ask(user_id=user, conversation_id=place, question=question, history=False))
+    (turn,) = services.store.turns(place)
+    assert turn.passages[0].document == "travel/hotels.md"
+    assert set(turn.passages[0].scores) == {"fts", "dense", "fused", "evidence", "rerank", "coverage", "line"}
+    found = {hit.chunk_id: hit.scores for hit in library.search(question, limit=limits.passages)}
+    for passage in turn.passages:
+        assert passage.scores == found[passage.chunk_id] | {"line": passage.scores["line"]}
+        assert passage.score == pytest.approx((passage.scores["dense"] + passage.scores["coverage"]) / 2, abs=1e-3)
 
 
 def test_a_question_far_from_the_documents_is_refused_without_the_model(services: Services) -> None:

@@ -49,6 +49,7 @@ def test_help_names_every_command_and_imports_nothing_heavy(tmp_path: Path) -> N
         (["adapters", "promote", "v0099", "--reason", "why not"], {}, "There is no adapter 'v0099'"),
         (["adapters", "promote", "v0099", "--reason", " "], {}, "needs a reason"),
         (["runs", "show", "r0099"], {}, "r0099"),
+        (["examine", "--adapter", "v0001"], {}, "There are no questions to examine with"),
         (["runs", "cancel", "r0099"], {}, "r0099"),
         (["documents", "add", "/no/such/folder"], {}, "/no/such/folder is not there"),
         (["documents", "remove", "gone.md"], {}, "no document 'gone.md'"),

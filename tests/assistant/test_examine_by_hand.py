@@ -16,7 +16,7 @@ from assistant.config import EngineSettings, NightSettings, Settings
 from assistant.examination import answers_key, objected_in
 from assistant.examination_plan import Asked, plan, read_plan, write_plan
 from assistant.examine_by_hand import examine_by_hand, sizes_by_hand
-from assistant.models import open_base
+from assistant.models import BaseModel, open_base
 from assistant.services import Services
 from feedback.errors import AdapterError, SettingsError
 from training.measures import score_answer
@@ -122,6 +122,22 @@ def test_every_question_with_its_answers_goes_into_a_page_where_one_is_named(
     by_hand(bare, settings, version, report=tmp_path / "examined.html")
     page = (tmp_path / "examined.html").read_text(encoding="utf-8")
     assert f"Examination of {version}" in page and "PROMOTE" in page and "How many 23?" in page
+
+
+@pytest.mark.model
+def test_the_starter_adapter_is_examined_in_a_fresh_home(
+    base: BaseModel, bare: Services, settings: Settings, tmp_path: Path
+) -> None:
+    bare.home.models.rmdir()
+    bare.home.models.symlink_to(base.path.parent)
+    bare.home.settings.write_text(f"[night]\nquestions = {json.dumps(settings.night.questions)}\n", encoding="utf-8")
+    usual = settings.model_copy(update={"engine": EngineSettings()})
+    keep_answers(bare, usual, tmp_path, {"base": 4, "v0001": 22}, limit=0)
+    assert bare.registry.list() == []
+    done = CliRunner().invoke(app, ["--home", str(bare.home.root), "examine", "--adapter", "v0001", "--json"])
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert json.loads(done.stdout)["verdict"] == "PROMOTE"
+    assert [row.version for row in bare.registry.list()] == ["v0001"]
 
 
 def test_what_cannot_be_examined_is_refused_at_once(bare: Services, settings: Settings) -> None:

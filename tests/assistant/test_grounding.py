@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 
@@ -11,6 +12,7 @@ from feedback.records import Passage
 from feedback.wording import CITATION, REFUSAL
 
 QUESTION = "How much may a dinner with customers cost?"
+RANGE_OR_FOOTNOTE = re.compile(r"\[(?:\^\d{1,4}|[1-9]\d?[-\u2013]\^?\d{1,2})\]")
 
 
 def passage(number: int, text: str, *, document: str = "", title: str = "Page", score: float = 0.4) -> Passage:
@@ -54,6 +56,17 @@ def streamed(text: str, count: int, sizes: list[int]) -> list[str]:
         ("see [1", "see [1"),
         ("a  line \n[2] and [3]\n", "a  line \n[2] and\n"),
         ("[guide](page.md) [4]", "[guide](page.md)"),
+        ("€68 [1-7].", "€68 [1][2]."),
+        ("€68 [1\u20133] a head", "€68 [1][2] a head"),
+        ("€68 [ 2 \u2014 1 ]", "€68 [1][2]"),
+        ("€68 [3-9].", "€68."),
+        ("€68 [2, 4-7; 1-2]", "€68 [2][1][2]"),
+        ("€68 [^1] a head [^3].", "€68 [1] a head."),
+        ("€68 [^1-^3, ^120]", "€68 [1][2]"),
+        ("grade [0-9] or [^0-9]", "grade [0-9] or [^0-9]"),  # sets of characters
+        ("at [100] or [1-100] of [1990-1995]", "at [100] or [1-100] of [1990-1995]"),  # values: a prompt has no such passage
+        ("see [1-", "see [1-"),
+        ("see [^", "see [^"),
     ],
 )
 def test_citations_of_passages_that_were_not_given_go_with_the_space_before_them(text: str, filtered: str) -> None:
@@ -63,11 +76,12 @@ def test_citations_of_passages_that_were_not_given_go_with_the_space_before_them
 
 def test_a_stream_cut_anywhere_shows_the_same_text_without_a_false_citation() -> None:
     chance = random.Random(3)
-    for _ in range(3000):
-        text = "".join(chance.choice("[[]]0123,; ab\n") for _ in range(chance.randrange(30)))
+    for _ in range(6000):
+        text = "".join(chance.choice("[[[]]]0123,;-\u2013^ ab\n") for _ in range(chance.randrange(30)))
         whole = "".join(streamed(text, 2, []))
         assert "".join(streamed(text, 2, [chance.randrange(5) for _ in range(12)])) == whole
         assert all(number in ("1", "2", "01", "02") for number in CITATION.findall(whole)), (text, whole)
+        assert not RANGE_OR_FOOTNOTE.search(whole), (text, whole)
 
 
 def test_only_what_may_become_a_citation_is_held_back() -> None:
@@ -77,6 +91,9 @@ def test_only_what_may_become_a_citation_is_held_back() -> None:
     assert citations.feed("1") == ""
     assert citations.feed("]") == " [1]"
     assert citations.feed(" [see") == " [see"
+    assert citations.feed(" [1-") == "" and citations.feed("x]") == " [1-x]"
+    assert citations.feed(" [^a") == " [^a"
+    assert citations.feed(" [100") == " [100"
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ class Refusing:
 
     name, max_tokens = "refusing", 10
 
-    def encode(self, texts: Sequence[str], *, telling: bool) -> Encoded:
+    def encode(self, texts: Sequence[str], *, telling: bool, asked: bool = False) -> Encoded:
         raise AssertionError("the encoder was asked")
 
 

@@ -32,7 +32,7 @@ class WordEncoder:
         self.before: Callable[[], None] = lambda: None
         self._meanings = meanings or {}
 
-    def encode(self, texts: Sequence[str], *, telling: bool) -> Encoded:
+    def encode(self, texts: Sequence[str], *, telling: bool, asked: bool = False) -> Encoded:
         self.before()
         self.encoded += texts
         tokens = [np.array([self._vector(word) for word in re.findall(r"\w+", text)] or [np.zeros(WIDTH)]) for text in texts]

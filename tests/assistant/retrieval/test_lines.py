@@ -98,9 +98,9 @@ class Counting:
     def __init__(self, encoder: Encoder) -> None:
         self._encoder, self.name, self.max_tokens, self.texts = encoder, encoder.name, encoder.max_tokens, 0
 
-    def encode(self, texts: Sequence[str], *, telling: bool) -> Encoded:
+    def encode(self, texts: Sequence[str], *, telling: bool, asked: bool = False) -> Encoded:
         self.texts += len(texts)
-        return self._encoder.encode(texts, telling=telling)
+        return self._encoder.encode(texts, telling=telling, asked=asked)
 
 
 def test_a_line_is_encoded_once_while_it_is_kept(minilm: Encoder) -> None:

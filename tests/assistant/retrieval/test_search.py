@@ -232,7 +232,7 @@ class LostEncoder:
     def __init__(self) -> None:
         self.tries = 0
 
-    def encode(self, texts: Sequence[str], *, telling: bool) -> Encoded:
+    def encode(self, texts: Sequence[str], *, telling: bool, asked: bool = False) -> Encoded:
         self.tries += 1
         raise ModelError("The encoder cannot be loaded: set documents.encoder.")
 

@@ -192,3 +192,33 @@ def test_an_older_generation_takes_nothing_back_and_a_slow_follow_rests(
         embed_pending(store, encoder)
         index.follow(store.connections.db, store.generation())
     assert len(index.search(query, limit=50, collection="")) == 6, "the last ones are found after the rest"
+
+
+class Counted(np.ndarray):
+    """Vectors that note how many of them are multiplied."""
+
+    rows: list[int]
+
+    def __array_finalize__(self, made_from: Any) -> None:
+        self.rows = getattr(made_from, "rows", [])
+
+    def __matmul__(self, query: Any) -> Any:
+        self.rows.append(len(self))
+        return np.asarray(self) @ query
+
+
+def test_a_search_of_a_collection_multiplies_no_vectors_but_its_own(fill: Fill, word_encoder: Any) -> None:
+    encoder = word_encoder()
+    store = fill({})
+    for begin in range(0, 60, 6):  # in turns, so that their chunks do not stand together in the store
+        fill(pages(begin, begin + 5), collection="main")
+        fill(pages(begin + 5, begin + 6), collection="branch")
+    embed_pending(store, encoder)
+    index = VectorIndex(encoder.name)
+    query = encoder.encode(["topic3 of part1"], telling=False).whole[0]
+    check(index, store, query)
+    index._vectors = counted = index._vectors.view(Counted)
+    for collection in ("branch", "main", "", "none"):
+        check(index, store, query, collection=collection)
+    assert counted.rows == [10, 50, 60]
+    assert index.cosines(query, range(70)).keys() == stored(store).keys()
