@@ -16,7 +16,7 @@ from assistant.examiner import Contestant, examine_contestant
 from assistant.home import Home
 from assistant.services import open_engine, open_prompts
 from training.measures import Scored
-from training.questions import QuestionRow, load_questions, take_pages_away
+from training.questions import QuestionRow, is_said_elsewhere, load_questions, take_pages_away
 from training.registry import AdapterRegistry
 from training.results import scored_of
 
@@ -37,9 +37,10 @@ def bench_answers(
     `adapter` is a version of `home`'s registry ("": the base), `limit` the most questions (0: all; drawn with a fixed seed),
     `absent` the share of the facts whose pages are left out. Every question is asked of all the documents, whatever collection
     its row names. Returns {"questions", "answerable", "accuracy", "score", "rouge_l", "citation_precision", "citation_recall",
-    "refusal_precision", "refusal_recall", "found", "right_of_found", "missing_sources", "tok_s", "adapter"}; a measure without a
-    case is None, a row that has sources but no answer counts for citations and refusals alone, and a source that is not below
-    the folder as one that was not found. Raises DocumentError, AdapterError or ModelError.
+    "refusal_precision", "refusal_recall", "found", "right_of_found", "missing_sources", "said_elsewhere", "tok_s", "adapter"}; a
+    measure without a case is None, a row that has sources but no answer counts for citations and refusals alone, a source that
+    is not below the folder as one that was not found. A question whose pages were left out while another page states its
+    answer is left out too, and counted as said_elsewhere. Raises DocumentError, AdapterError or ModelError.
     """
     version = adapter or BASE_VERSION
     registry = AdapterRegistry(home.db, home.adapters)
@@ -60,7 +61,9 @@ def bench_answers(
             check_sources(every, library, documents)
             missing = missing_sources(rows, library)
             library.store.remove(gone)
-            prepared = [(row, prompts.prepare(row.question, row.history)) for row in rows]
+            asked = [(row, prompts.prepare(row.question, row.history)) for row in rows]
+            prepared = [(row, one) for row, one in asked if not is_said_elsewhere(row, one.passages)]
+            rows = [row for row, _ in prepared]
             found = [bool(set(row.sources) & {each.document for each in one.passages}) for row, one in prepared]
             ticks = itertools.count(1)
 
@@ -77,6 +80,7 @@ def bench_answers(
     return {
         **_figures(rows, scored_of(result), found),
         "missing_sources": missing,
+        "said_elsewhere": len(asked) - len(prepared),
         "tok_s": result["tokens_s"],
         "adapter": version,
     }
