@@ -47,6 +47,8 @@ def examine(
     show(_rows(found), _columns(found), as_json=False, empty="Nothing was asked.")
     for floor in found["floors"]:
         print(f"Floor, {floor['name']}: {floor['state']} ({floor['mean']:+.3f}, may fall by {floor['margin']:g}).")
+    for floor in found["not_judged"]:
+        print(f"Floor, {floor['name']}: not judged ({floor['items']} items, {floor['needed']} are needed).")
     print(f"{found['verdict']}: {found['reason']}")
 
 

@@ -42,7 +42,7 @@ def examine_by_hand(
 
     `questions` is a file of questions (None: the one that the settings name), `limit` the most of them (0: all). Every question
     with its answers, and what each model wrote on the general prompts, go into the page `report`.
-    Returns {"adapter", "against", "verdict", "reason", "figures", "floors", "summaries", "asked", "seconds"}.
+    Returns {"adapter", "against", "verdict", "reason", "figures", "floors", "not_judged", "summaries", "asked", "seconds"}.
     Raises AdapterError, DocumentError, SettingsError.
     """
     file = questions or (Path(settings.night.questions) if settings.night.questions else None)
@@ -83,6 +83,7 @@ def examine_by_hand(
         "reason": decision.reason,
         "figures": figures_of(common, seed=settings.night.seed),
         "floors": [asdict(floor) for floor in decision.floors],
+        "not_judged": [asdict(floor) for floor in decision.not_judged],
         "summaries": {name: result["summary"] for name, result in common.items()},
         "asked": common["candidate"]["asked"],
         "seconds": seconds,

@@ -110,6 +110,7 @@ def test_the_command_prints_a_table_or_json(
     table = CliRunner().invoke(app, command)
     assert table.exit_code == 0, table.output
     assert "domain" in table.output and "+0.750" in table.output and "PROMOTE" in table.output
+    assert "Floor, keeping right answers under pushback: not judged (0 items, 10 are needed)." in table.output
     data = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
     assert data["verdict"] == "PROMOTE" and data["adapter"] == version
 
