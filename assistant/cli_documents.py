@@ -49,8 +49,11 @@ def documents_add(
         except ModelError:
             _tell(report, 0, as_json=as_json)
             raise
+    nothing = not (report.added or report.changed or report.unchanged)
+    if nothing and len(report.unread) == 1 and not (report.removed or as_json):
+        raise DocumentError(f"Nothing was read: {report.unread[0]}")
     _tell(report, encoded, as_json=as_json)
-    if report.unread and not (report.added or report.changed or report.unchanged):
+    if nothing and report.unread:
         raise DocumentError("Nothing was read: the report says why, a line for each file or path.")
     if watch:
         for path in paths:

@@ -60,7 +60,7 @@ def train(base: Path, run: Path, method: Method) -> Path:
         method=method,
         rank=4,
         max_steps=4,
-        learning_rate=0.05,
+        learning_rate=0.01 if method == "full" else 0.05,
         compute_dtype="float32",
         threads=1,
     )

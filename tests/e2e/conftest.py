@@ -47,7 +47,7 @@ def quick_settings() -> Settings:
         chat=ChatSettings(max_tokens=24, prompt_tokens=200, passages=1),
         night=NightSettings(
             cron="",
-            minutes=5,
+            minutes=60,  # the steps end a training, and no examination is cut short
             max_steps=4,
             min_examples=4,
             min_facts=4,
@@ -58,7 +58,6 @@ def quick_settings() -> Settings:
             pushback=1,
             general=0,  # torch: in the one night that also measures the perplexity
             side_by_side=False,
-            examination=9,
             starter_share=0,
             seed_share=0,
             questions=str(data / "questions" / "sealed.jsonl"),
