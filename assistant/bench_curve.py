@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import tempfile
 import time
@@ -218,7 +219,10 @@ def picture(points: Sequence[dict[str, Any]]) -> str:
     """Draw the gain with its interval against the number of examples, as an SVG that reads in light and dark."""
     width, height, left, bottom = 560, 300, 52, 44
     most = max((point["examples"] for point in points), default=1) or 1
-    low, high = min(0.0, *(point["low"] for point in points)), max(0.1, *(point["high"] for point in points))
+    least, best = min(0.0, *(point["low"] for point in points)), max(0.1, *(point["high"] for point in points))
+    apart = 0.05 if best - least <= 0.4 else 0.2
+    first, last = math.floor(least / apart + 1e-9), math.ceil(best / apart - 1e-9)
+    low, high = first * apart, last * apart
 
     def across(examples: float) -> float:
         return left + (width - left - 20) * examples / most
@@ -226,12 +230,13 @@ def picture(points: Sequence[dict[str, Any]]) -> str:
     def up(gain: float) -> float:
         return float(20 + (height - 20 - bottom) * (high - gain) / (high - low))
 
-    ticks = [round(low + (high - low) * step / 4, 2) for step in range(5)]
+    ticks = [step * apart for step in range(first, last + 1)]
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">']
     parts.append(f'<rect width="{width}" height="{height}" fill="white"/>')
     for tick in ticks:
-        parts.append(f'<line x1="{left}" x2="{width - 20}" y1="{up(tick):.1f}" y2="{up(tick):.1f}" stroke="#ddd"/>')
-        parts.append(f'<text x="{left - 6}" y="{up(tick) + 4:.1f}" text-anchor="end" fill="#444">{tick:+.2f}</text>')
+        y, colour, said = up(tick), *(("#ddd", f"{tick:+.2f}") if round(tick, 2) else ("#888", "0"))
+        parts.append(f'<line x1="{left}" x2="{width - 20}" y1="{y:.1f}" y2="{y:.1f}" stroke="{colour}"/>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end" fill="#444">{said}</text>')
     for point in points:
         x = across(point["examples"])
         parts.append(
