@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,11 @@ def write_pdf(file: Path, pages: Iterable[Iterable[Piece]]) -> Path:
         )
         kids.append(b"%d 0 R" % len(objects))
     objects[1] = b"<< /Type /Pages /Kids [%s] /Count %d >>" % (b" ".join(kids), len(kids))
+    return write_pdf_objects(file, objects)
+
+
+def write_pdf_objects(file: Path, objects: Sequence[bytes]) -> Path:
+    """Write a PDF of these objects, numbered from 1, of which the first is the catalogue."""
     body = b"%PDF-1.4\n"
     offsets = []
     for number, content in enumerate(objects, 1):
@@ -100,6 +105,12 @@ def reader(limits: ReadLimits) -> Iterator[Reader]:
 def pdf() -> Callable[..., Path]:
     """`pdf(file, pages)`: see `write_pdf`."""
     return write_pdf
+
+
+@pytest.fixture
+def pdf_objects() -> Callable[..., Path]:
+    """`pdf_objects(file, objects)`: see `write_pdf_objects`."""
+    return write_pdf_objects
 
 
 @pytest.fixture(scope="session")

@@ -296,28 +296,20 @@ def test_a_file_without_permission_is_named(reader: Reader, tmp_path: Path) -> N
     assert "no permission" in refusal(reader, file)
 
 
-def pdf_bomb(file: Path, megabytes: int, *, pages: int = 1, fill: bytes = b"\0", times: int = 1) -> Path:
-    """A PDF whose pages share one content stream that inflates to so many megabytes, deflated `times` times."""
+def bomb_objects(megabytes: int, *, pages: int = 1, fill: bytes = b"\0", times: int = 1) -> list[bytes]:
+    """The objects of a PDF whose pages share one content stream that inflates to so many megabytes, deflated `times` times."""
     packer = zlib.compressobj(9)
     stream = b"".join(packer.compress(fill * (1_000_000 // len(fill))) for _ in range(megabytes)) + packer.flush()
     for _ in range(times - 1):
         stream = zlib.compress(stream, 9)
     font = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"
-    objects = [
+    return [
         b"<< /Type /Catalog /Pages 2 0 R >>",
         b"<< /Type /Pages /Kids [%s] /Count %d >>" % (b" ".join(b"%d 0 R" % (4 + at) for at in range(pages)), pages),
         b"<< /Length %d /Filter [%s] >>\nstream\n%s\nendstream" % (len(stream), b"/FlateDecode " * times, stream),
         *[b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 9 9] /Contents 3 0 R /Resources << /Font << /F1 %s >> >> >>" % font]
         * pages,
     ]
-    body, offsets = b"%PDF-1.4\n", []
-    for number, content in enumerate(objects, 1):
-        offsets.append(len(body))
-        body += b"%d 0 obj\n%s\nendobj\n" % (number, content)
-    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
-    trailer = b"trailer << /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF" % (len(objects) + 1, len(body))
-    file.write_bytes(body + b"xref\n0 %d\n0000000000 65535 f \n%s%s" % (len(objects) + 1, table, trailer))
-    return file
 
 
 @pytest.mark.parametrize(
@@ -330,9 +322,9 @@ def pdf_bomb(file: Path, megabytes: int, *, pages: int = 1, fill: bytes = b"\0",
     ],
 )
 def test_a_pdf_that_inflates_beyond_measure_costs_one_line_in_time_and_the_next_is_read(
-    tmp_path: Path, pdf: Write, megabytes: int, options: dict[str, Any], reason: str
+    tmp_path: Path, pdf: Write, pdf_objects: Write, megabytes: int, options: dict[str, Any], reason: str
 ) -> None:
-    bomb = pdf_bomb(tmp_path / "bomb.pdf", megabytes, **options)
+    bomb = pdf_objects(tmp_path / "bomb.pdf", bomb_objects(megabytes, **options))
     assert bomb.stat().st_size < 1_000_000
     good = pdf(tmp_path / "good.pdf", [BODY])
     with Reader(ReadLimits(seconds=4, memory_mb=400)) as reader:
