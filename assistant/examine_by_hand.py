@@ -19,7 +19,6 @@ from feedback.errors import SettingsError
 from training.examinations import ExaminationStore
 from training.questions import load_questions
 from training.registry import AdapterRegistry
-from training.results import figures_of
 
 BY_HAND = {"unanswerable": 100, "paraphrases": 100_000, "pushback": 50, "general": 100}
 """A person who asks has more time than a night: the whole suites, and every fact in two wordings."""
@@ -48,6 +47,8 @@ def examine_by_hand(
     file = questions or (Path(settings.night.questions) if settings.night.questions else None)
     if file is None:
         raise SettingsError("There are no questions to examine with: name a JSONL file with --questions, or set night.questions.")
+    if report is not None and not report.parent.is_dir():
+        raise SettingsError(f"The report {report} cannot be written: there is no folder {report.parent}, make it first.")
     rows = load_questions(file)
     sizes = sizes_by_hand(settings.night, questions=len(rows), limit=limit, prompts=report is not None)
     base, registry = open_base(home.models, settings.engine.base_model), AdapterRegistry(home.db, home.adapters)
@@ -72,16 +73,16 @@ def examine_by_hand(
                 results[name] = result
     common = on_common_ground(results)
     decision = decision_of(common, settings.night)
+    told = report_of(common, decision, seed=settings.night.seed)
     if report is not None:
-        found = report_of(common, decision, seed=settings.night.seed)
-        page = examination_page(found, run_id="by hand", candidate=adapter, folder=None)
+        page = examination_page(told, run_id="by hand", candidate=adapter, folder=None)
         report.write_text(page, encoding="utf-8")
     return {
         "adapter": adapter,
         "against": against,
         "verdict": decision.verdict,
         "reason": decision.reason,
-        "figures": figures_of(common, seed=settings.night.seed),
+        "figures": told["figures"],
         "floors": [asdict(floor) for floor in decision.floors],
         "not_judged": [asdict(floor) for floor in decision.not_judged],
         "summaries": {name: result["summary"] for name, result in common.items()},

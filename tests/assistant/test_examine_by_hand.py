@@ -144,6 +144,8 @@ def test_the_starter_adapter_is_examined_in_a_fresh_home(
 def test_what_cannot_be_examined_is_refused_at_once(bare: Services, settings: Settings) -> None:
     with pytest.raises(AdapterError):
         by_hand(bare, settings, "v0099")
+    with pytest.raises(SettingsError, match="there is no folder gone, make it first"):
+        by_hand(bare, settings, "base", report=Path("gone/report.html"))
     nothing = settings.model_copy(update={"night": NightSettings()})
     with pytest.raises(SettingsError, match="There are no questions to examine with"):
         by_hand(bare, nothing, "v0001")
