@@ -147,7 +147,7 @@ def _confirming(asked: bool) -> tuple[Any, Any]:
 
 def _followed(work: Callable[[Progress], AddReport]) -> Iterator[str | AddReport]:
     """Do `work` in a thread of its own and yield how far it is, then its report. A page that is closed ends nothing."""
-    at = (0, 0, "")
+    at = shown = (0, 0, "")
     future: Future[AddReport] = Future()
 
     def tell(done: int, total: int, name: str) -> None:
@@ -161,7 +161,6 @@ def _followed(work: Callable[[Progress], AddReport]) -> Iterator[str | AddReport
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True, name="upload").start()
-    shown = at
     while not wait([future], PROGRESS_SECONDS).done:
         if at != shown:
             shown = at

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 
+from assistant.documents.intake import AddReport
 from assistant.documents.store import WatchedFolder
 from assistant.services import Services
 from assistant.uploads import Uploads, folder_name
+from assistant.web import admin_documents
 from assistant.web.admin_documents import DocumentsPanel
 from assistant.web.admin_questions import QuestionsPanel
+from assistant.web.app import create_app
 from feedback.errors import DocumentError
 from feedback.records import Turn
 
@@ -82,6 +88,46 @@ def test_a_file_that_cannot_be_read_leaves_the_one_before_it_in_place(own: Servi
     assert "1 changed." in add(own, chosen({"desk.md": "# Desk\n\nExtension 2299.\n"}))
     assert "2299" in own.library.store.document("desk.md").text and kept(own) == ["main/desk.md"]
     assert "Nothing changed" in add(own, chosen({"desk.md": "# Desk\n\nExtension 2299.\n"}))
+
+
+def test_how_far_the_reading_is_stands_in_the_page_while_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin_documents, "PROGRESS_SECONDS", 0.01)
+    go_on = threading.Event()
+
+    def work(tell: Callable[[int, int, str], None]) -> AddReport:
+        for done, name in enumerate(("a.md", "<b>.pdf"), 1):
+            tell(done, 2, name)
+            assert go_on.wait(10)
+            go_on.clear()
+        return AddReport(added=2)
+
+    steps = admin_documents._followed(work)
+    for said, value in (("Read 1 of 2: a.md", 'value="1" max="2"'), ("Read 2 of 2: &lt;b&gt;.pdf", 'value="2" max="2"')):
+        shown = next(steps)
+        assert isinstance(shown, str) and said in shown and value in shown
+        go_on.set()
+    assert list(steps) == [AddReport(added=2)]
+
+
+def test_a_file_above_the_limit_is_not_kept_by_the_server_whatever_the_page_let_through(
+    own: Services, passwords: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    documents = own.settings.documents.model_copy(update={"max_mb": 1})
+    app = create_app(replace(own, settings=own.settings.model_copy(update={"documents": documents})))
+    origin = {"origin": "http://testserver"}
+
+    def upload(client: TestClient, size: int, path: str = "/admin/gradio_api/upload") -> int:
+        return client.post(path, files={"files": ("big.pdf", bytes(size))}, headers=origin).status_code
+
+    def arrived() -> list[int]:
+        return sorted(file.stat().st_size for file in (tmp_path / "uploads").rglob("*") if file.is_file())
+
+    with TestClient(app) as client:
+        client.post("/login", data={"name": "ada", "password": passwords["ada"]}, headers=origin)
+        assert upload(client, 900_000) == 200 and arrived() == [900_000]
+        assert upload(client, 3_000_000) == 413 and arrived() == [900_000]
+        assert upload(client, 2_000, "/gradio_api/upload") == 413, "the chat takes no files"
 
 
 def test_an_upload_never_takes_the_name_of_a_document_from_another_folder(

@@ -359,6 +359,24 @@ def test_a_document_is_uploaded_asked_about_in_its_collection_and_removed(
     assert services.library.store.paths("health") == []
 
 
+def test_a_file_of_a_gigabyte_is_refused_in_one_sentence_and_the_chat_goes_on(
+    open_page: Callable[..., Any], services: Services, tmp_path: Path
+) -> None:
+    with (tmp_path / "huge.pdf").open("wb") as sparse:
+        sparse.truncate(1_000_000_000)
+    before = services.library.store.paths()
+    admin = open_page("ada", "/admin")
+    admin.locator("#ns-files input[type=file]").set_input_files([tmp_path / "huge.pdf"])
+    admin.get_by_text('exceed the maximum allowed size of 100.0 Mb: "huge.pdf"').wait_for()
+    admin.get_by_role("button", name="Add the files").click()
+    admin.get_by_text("No file is chosen").wait_for()
+    page = open_page("ben")
+    page.get_by_role("button", name="New conversation").click()
+    ask(page, "What may a room in London cost?")
+    page.locator("ns-rating").wait_for()
+    assert "€140" in page.locator("#ns-chat").inner_text() and services.library.store.paths() == before
+
+
 def test_a_sentence_without_support_is_marked_and_told_to_those_who_listen(
     open_page: Callable[..., Any], services: Services
 ) -> None:

@@ -37,7 +37,7 @@ def write_pdf(file: Path, pages: Iterable[Iterable[Piece]]) -> Path:
 
 def write_pdf_objects(file: Path, objects: Sequence[bytes]) -> Path:
     """Write a PDF of these objects, numbered from 1, of which the first is the catalogue."""
-    body = b"%PDF-1.4\n"
+    body = bytearray(b"%PDF-1.4\n")
     offsets = []
     for number, content in enumerate(objects, 1):
         offsets.append(len(body))

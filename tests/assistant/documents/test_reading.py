@@ -229,6 +229,13 @@ def test_bad_pdfs_are_told_apart(reader: Reader, tmp_path: Path, pdf: Write) -> 
     assert "Line 3" in reader.read(tmp_path / "readable.pdf").text
 
 
+def test_a_pdf_of_ten_thousand_pages_costs_one_line_and_the_next_file_is_read(tmp_path: Path, pdf: Write) -> None:
+    long = pdf(tmp_path / "long.pdf", [[(72, 700, 12, "Line")]] * 10_000)
+    with Reader(ReadLimits()) as reader:
+        assert "has 10,000 pages, more than the 5,000 that are read: split it" in refusal(reader, long)
+        assert "Line 3" in reader.read(pdf(tmp_path / "good.pdf", [BODY])).text
+
+
 def test_bad_office_files_are_told_apart(reader: Reader, tmp_path: Path, docx: Write, paragraph: Callable[..., str]) -> None:
     def named(name: str, content: bytes) -> Path:
         (tmp_path / name).write_bytes(content)
