@@ -11,10 +11,10 @@
          + beside        200 MB: buffers of the libraries, and what loading leaves behind
          + scores        labelled tokens * vocabulary * 12: scores, probabilities and their gradients in float32
 
-Counted in the forwards that are used here (training.fast_lora, transformers' llama); activations and passing are taken 1.6
-times, for what the allocator loses between pieces. After hundreds of batches of all lengths it would be 1.9 times: so a process
-that has grown past the estimate gives free pages back between steps. While the base is loaded its file is in memory beside it:
-that peak counts where it is larger.
+Counted in the forwards that are used here (training.fast_lora, transformers' llama); activations and passing are taken twice,
+for what the allocator loses between pieces: 1.4 to 1.6 times in one step, more after hundreds of batches of all lengths. A
+process that has grown past the estimate gives free pages back between steps. While the base is loaded its file is in memory
+beside it: that peak counts where it is larger.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ LOW = 160 * 2**20
 """With less than this free a training ends while it still can."""
 PACKED_BYTES = 0.53
 """Bytes of a number in nf4 with doubly quantised constants (Dettmers et al. 2023, section 3)."""
-LOST = 1.6
-"""What the allocator takes for a byte of activations, as measured on a CPU: 1.4 to 1.6 in one step."""
+LOST = 2.0
+"""What the allocator takes for a byte of activations at the end of a night, as measured on a CPU (docs/LOG.md)."""
 BESIDE = 200 * 2**20
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """What mallopt(3) sets."""
