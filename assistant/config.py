@@ -139,6 +139,9 @@ class NightSettings(_Section):
     absent_share: float = Field(
         default=0.3, ge=0, le=0.9, description="share of the questions made from the documents whose page is taken away"
     )
+    refusal_share: float = Field(
+        default=0.2, ge=0, le=0.5, description="share of all rows that refuse; the starter's make up what the others lack"
+    )
     method: Method = Field(default="qlora", description="what is trained; dora, prefix and full need the transformers engine")
     objective: Objective = Field(
         default="sft", description="learn from examples, from corrected answers (dpo) or from thumbs (kto)"

@@ -31,7 +31,7 @@ from assistant.starter import ORGANISATIONS, questions_in, starter_rows
 from feedback.records import Message, Passage
 from feedback.support import as_read, best_support, content, shown
 from feedback.values import fold, states_value
-from feedback.wording import REFUSAL
+from feedback.wording import REFUSAL, is_refusal
 from training.curation import Example, unrated
 from training.dataset import mix, rows_wanted
 from training.example_checks import near_sealed
@@ -76,6 +76,7 @@ def night_rows(
         "home": str(home.root),
         "settings": settings.model_dump(),
         "rated": len(examples),
+        "refusing": sum(is_refusal(each.completion) for each in examples),
         "max_rows": max_rows,
         "questions": [{**asdict(row), "history": []} for row in questions],
     }
@@ -209,8 +210,18 @@ def _render(folder: Path) -> None:
     starter: list[Example] = []
     if wanted.get("starter"):
         limits = _limits(settings, open_base(home.models, settings.engine.base_model))
+        rows = request["rated"] + len(seeds) + wanted["starter"] + wanted.get("general", 0)
+        refusing = request["refusing"] + sum(each.completion == REFUSAL for each in seeds)
+        lacking = lacking_refusals(settings.night.refusal_share, rows=rows, refusing=refusing, most=wanted["starter"] // 2)
         starter = starter_rows(
-            ORGANISATIONS, home, settings, limits=limits, limit=wanted["starter"], seed=settings.night.seed, tell=tell
+            ORGANISATIONS,
+            home,
+            settings,
+            limits=limits,
+            limit=wanted["starter"],
+            refusals=lacking,
+            seed=settings.night.seed,
+            tell=tell,
         )
     partial = folder / f"{ROWS}.partial"
     with partial.open("w", encoding="utf-8") as file:
@@ -219,6 +230,14 @@ def _render(folder: Path) -> None:
             row = {"id": each.id, "prompt": prompt, "completion": each.completion, "source": each.source}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     partial.replace(folder / ROWS)
+
+
+def lacking_refusals(share: float, *, rows: int, refusing: int, most: int) -> int:
+    """Return how many more of `rows` are to refuse, at most `most`, for a share of them all: people rate few refusals.
+
+    A night of few of them forgets to refuse (docs/LOG.md).
+    """
+    return min(max(round(share * rows) - refusing, 0), most)
 
 
 def main(folder: Path, parent: int | None = None) -> int:

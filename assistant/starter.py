@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -113,25 +113,47 @@ def starter_rows(
     *,
     limits: PromptLimits = LIMITS,
     limit: int | None = None,
+    refusals: int = 0,
     seed: int = 0,
     tell: Tell = lambda *_: None,
 ) -> list[Example]:
     """Build the rows from the organisations in `folder`, the same for the same documents, limits, prompt form and seed.
 
-    With a `limit` about so many rows are made, from as few organisations (drawn by the seed) as hold enough questions. The
-    documents are indexed in a throw-away home, the base model of `home` counts the tokens. `tell` is given how many questions
-    were searched, and of how many.
+    With a `limit` about so many rows are made, `refusals` of them refusing, from as few organisations (drawn by the seed) as
+    hold enough questions. The documents are indexed in a throw-away home, the base model of `home` counts the tokens. `tell`
+    is given how many questions were searched, and of how many.
     """
     template = ChatTemplate(open_base(home.models, settings.engine.base_model).hf_dir)
-    examples: list[Example] = []
+
+    def count(messages: Sequence[Message]) -> int:
+        return len(template.encode(messages))
+
+    hidden = HIDDEN if limit is None else 1.0  # so that there are refusals enough to choose from
     with tempfile.TemporaryDirectory() as scratch:
         library = open_library(Home(Path(scratch)), settings)
-        writer = _Writer(limits, lambda messages: len(template.encode(messages)), library.focused, random.Random(seed))
-        asked = list(_searched(library, _drawn(folder, limit, seed), seed=seed, tell=tell))
-        for place, one in enumerate(asked):
-            earlier = asked[place - 1] if place and asked[place - 1].row.collection == one.row.collection else None
-            examples.extend(writer.rows(one, earlier))
-    return examples if limit is None else examples[:limit]
+        writer = _Writer(limits, count, library.focused, random.Random(seed), hidden=hidden)
+        rows = _written(writer, _searched(library, _drawn(folder, limit, seed), seed=seed, tell=tell))
+        return list(rows) if limit is None else _balanced(rows, answers=limit - refusals, refusals=refusals)
+
+
+def _written(writer: _Writer, searched: Iterable[_Asked]) -> Iterator[Example]:
+    earlier: _Asked | None = None
+    for one in searched:
+        yield from writer.rows(one, earlier if earlier and earlier.row.collection == one.row.collection else None)
+        earlier = one
+
+
+def _balanced(rows: Iterable[Example], *, answers: int, refusals: int) -> list[Example]:
+    """Return the first rows that answer and that refuse, so many of each."""
+    left, taken = {False: answers, True: refusals}, list[Example]()
+    for row in rows:
+        refuses = row.completion == REFUSAL
+        if left[refuses] > 0:
+            left[refuses] -= 1
+            taken.append(row)
+        if not any(left.values()):
+            break
+    return taken
 
 
 def questions_in(folder: Path) -> int:
@@ -181,9 +203,15 @@ class _Writer:
     """Writes the rows of one question after the other, drawing from one stream of chance."""
 
     def __init__(
-        self, limits: PromptLimits, count: Callable[[Sequence[Message]], int], focused: Focused, draw: random.Random
+        self,
+        limits: PromptLimits,
+        count: Callable[[Sequence[Message]], int],
+        focused: Focused,
+        draw: random.Random,
+        *,
+        hidden: float,
     ) -> None:
-        self._limits, self._count, self._focused, self._draw = limits, count, focused, draw
+        self._limits, self._count, self._focused, self._draw, self._hidden = limits, count, focused, draw, hidden
 
     def rows(self, asked: _Asked, earlier: _Asked | None) -> Iterator[Example]:
         """Yield the rows of a question; none where no model would be asked, or the lines that it reads lack the answer."""
@@ -203,7 +231,7 @@ class _Writer:
         if draw.random() < DOUBTED:
             said = (Message(role="user", content=row.question), Message(role="assistant", content=_plain(row)))
             yield from self._answer(f"{name}/doubted", row, draw.choice(DOUBTS), gold, asked.hits, said)
-        if draw.random() < HIDDEN and others and max(hit.score for hit in others) >= HARD_SCORE:
+        if draw.random() < self._hidden and others and max(hit.score for hit in others) >= HARD_SCORE:
             yield self._refusal(f"{name}/hidden", row, others)
 
     def _gold(self, asked: _Asked) -> Hit | None:

@@ -12,7 +12,7 @@ import pytest
 from assistant.config import ChatSettings, DocumentSettings, EngineSettings, NightSettings, Settings
 from assistant.home import Home
 from assistant.library import Library
-from assistant.night_rows import PROGRESS, night_rows, seed_examples, seed_questions, shares_of
+from assistant.night_rows import PROGRESS, lacking_refusals, night_rows, seed_examples, seed_questions, shares_of
 from assistant.prompt import INSTRUCTIONS
 from feedback.records import Message
 from feedback.wording import REFUSAL
@@ -139,6 +139,12 @@ def test_a_night_gets_its_rows_from_a_subprocess_in_their_shares(home: Home, set
     assert all(row.prompt[0].content == INSTRUCTIONS for row in rows[4:9]), "laid out as the chat does"
     assert [message.role for message in rows[9].prompt] == ["user"], "a bare chat"
     assert json.loads((run / PROGRESS).read_text())["total"] == 5
+
+
+def test_the_starters_rows_refuse_what_ratings_and_documents_lack_and_at_most_half_of_them() -> None:
+    assert lacking_refusals(0.2, rows=178, refusing=9, most=24) == 24
+    assert lacking_refusals(0.2, rows=544, refusing=62, most=68) == 47
+    assert lacking_refusals(0.2, rows=100, refusing=30, most=20) == 0 == lacking_refusals(0.0, rows=100, refusing=0, most=20)
 
 
 def test_without_documents_and_starter_rows_nothing_is_started(settings: Settings, tmp_path: Path) -> None:

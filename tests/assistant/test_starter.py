@@ -117,6 +117,12 @@ def test_a_few_rows_come_from_as_few_organisations_as_hold_enough_questions(home
     assert questions_in(ORGANISATIONS) == sum(map(len, _drawn(ORGANISATIONS, None, 0).values())) > 1_200
 
 
+def test_of_a_few_rows_as_many_refuse_as_are_asked_for(folder: Path, home: Home) -> None:
+    for refusals in (0, 2, 3):
+        rows = starter_rows(folder, home, WORDS_ONLY, limit=6, refusals=refusals)
+        assert [row.completion == REFUSAL for row in rows].count(True) == refusals and len(rows) == 6
+
+
 def test_a_folder_without_organisations_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=str(tmp_path)):
         organisations(tmp_path)
