@@ -128,12 +128,13 @@ def starter_rows(
     def count(messages: Sequence[Message]) -> int:
         return len(template.encode(messages))
 
-    hidden = HIDDEN if limit is None else 1.0  # so that there are refusals enough to choose from
+    # few questions have near pages beside their own, so more are asked where many are to refuse
+    hidden, wanted = (HIDDEN, None) if limit is None else (1.0, limit + 2 * refusals)
     with tempfile.TemporaryDirectory() as scratch:
         library = open_library(Home(Path(scratch)), settings)
         writer = _Writer(limits, count, library.focused, random.Random(seed), hidden=hidden)
-        rows = _written(writer, _searched(library, _drawn(folder, limit, seed), seed=seed, tell=tell))
-        return list(rows) if limit is None else _balanced(rows, answers=limit - refusals, refusals=refusals)
+        rows = _written(writer, _searched(library, _drawn(folder, wanted, seed), seed=seed, tell=tell))
+        return list(rows) if limit is None else _balanced(rows, limit=limit, refusals=refusals)
 
 
 def _written(writer: _Writer, searched: Iterable[_Asked]) -> Iterator[Example]:
@@ -143,17 +144,21 @@ def _written(writer: _Writer, searched: Iterable[_Asked]) -> Iterator[Example]:
         earlier = one
 
 
-def _balanced(rows: Iterable[Example], *, answers: int, refusals: int) -> list[Example]:
-    """Return the first rows that answer and that refuse, so many of each."""
-    left, taken = {False: answers, True: refusals}, list[Example]()
+def _balanced(rows: Iterable[Example], *, limit: int, refusals: int) -> list[Example]:
+    """Return the first rows that answer and the first that refuse, so many of each; where these are fewer, more that answer."""
+    left = {False: limit - refusals, True: refusals}
+    taken: list[Example] = []
+    spare: list[Example] = []
     for row in rows:
         refuses = row.completion == REFUSAL
         if left[refuses] > 0:
             left[refuses] -= 1
             taken.append(row)
+        elif not refuses:
+            spare.append(row)
         if not any(left.values()):
             break
-    return taken
+    return [*taken, *spare][:limit]
 
 
 def questions_in(folder: Path) -> int:

@@ -121,6 +121,8 @@ def test_of_a_few_rows_as_many_refuse_as_are_asked_for(folder: Path, home: Home)
     for refusals in (0, 2, 3):
         rows = starter_rows(folder, home, WORDS_ONLY, limit=6, refusals=refusals)
         assert [row.completion == REFUSAL for row in rows].count(True) == refusals and len(rows) == 6
+    many = starter_rows(folder, home, WORDS_ONLY, limit=12, refusals=11)
+    assert len(many) == 12, "more that answer stand in for refusals that cannot be had"
 
 
 def test_a_folder_without_organisations_is_named(tmp_path: Path) -> None:
