@@ -80,7 +80,7 @@ def test_answers_at_once_under_loads_and_unloads_are_those_given_alone(
     engine: TransformersEngine, bare: TransformersAdapter, adapters: dict[str, AdapterVersion]
 ) -> None:
     held = {"base": bare} | {version: engine.load(adapter) for version, adapter in adapters.items()}
-    request = ask(QUESTIONS[2], max_tokens=10)
+    request = ask(QUESTIONS[2], max_tokens=6)
     alone = {version: text_of(engine, request, loaded) for version, loaded in held.items()}
     assert len(set(alone.values())) == 3
     together: list[tuple[str, str]] = []
