@@ -260,7 +260,7 @@ class _Night:
             "sealed_questions": [row.question for row in sealed],
             "max_share": night.max_per_user,
             # as the engines count: up to a few tokens more than the trainer, which refuses a whole night for one long row
-            "count_tokens": lambda messages: len(template.encode(messages)),
+            "count_tokens": template.count,
             "max_tokens": engine_context(self.settings),
             "current_text": documents.current_text,
         }

@@ -129,11 +129,8 @@ def seed_examples(
     base = open_base(home.models, settings.engine.base_model)
     template = ChatTemplate(base.hf_dir)
 
-    def count(messages: Sequence[Message]) -> int:
-        return len(template.encode(messages))
-
     prompts = PromptBuilder(
-        open_library(home, settings), count, limits=_limits(settings, base), threshold=settings.chat.threshold
+        open_library(home, settings), template.count, limits=_limits(settings, base), threshold=settings.chat.threshold
     )
     most, wanted = engine_context(settings), len(questions) if limit is None else limit
     refusals = round(wanted * sum(not row.answerable for row in questions) / max(1, len(questions)))
@@ -144,7 +141,7 @@ def seed_examples(
             continue
         prepared = prompts.prepare(row.question, collection=row.collection, hidden=() if row.answerable else (row.near_miss,))
         completion = _completion(row, prepared)
-        if completion and count((*prepared.messages, Message(role="assistant", content=completion))) <= most:
+        if completion and template.count((*prepared.messages, Message(role="assistant", content=completion))) <= most:
             examples.append(unrated(row.id, prepared.messages, completion, "seed"))
             tell(len(examples), wanted)
     return examples

@@ -123,11 +123,7 @@ def starter_rows(
     hold enough questions. The documents are indexed in a throw-away home, the base model of `home` counts the tokens. `tell`
     is given how many questions were searched, and of how many.
     """
-    template = ChatTemplate(open_base(home.models, settings.engine.base_model).hf_dir)
-
-    def count(messages: Sequence[Message]) -> int:
-        return len(template.encode(messages))
-
+    count = ChatTemplate(open_base(home.models, settings.engine.base_model).hf_dir).count
     # few questions have near pages beside their own, so more are asked where many are to refuse
     hidden, wanted = (HIDDEN, None) if limit is None else (1.0, limit + 2 * refusals)
     with tempfile.TemporaryDirectory() as scratch:

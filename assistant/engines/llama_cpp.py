@@ -178,7 +178,7 @@ class LlamaCppEngine:
 
     def count_tokens(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
         """Count the tokens of the rendered prompt, template and tools included."""
-        return len(self._template.encode(messages, tools))
+        return self._template.count(messages, tools)
 
     def close(self) -> None:
         """Free every instance; answers that are being written end at their next token."""

@@ -95,6 +95,10 @@ class ChatTemplate:
         """Return the token ids of the prompt that asks the model for the next assistant message."""
         return self.tokenize(self.render(messages, tools))
 
+    def count(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
+        """Return how many tokens the prompt of these messages has."""
+        return len(self.encode(messages, tools))
+
     def tokenize(self, text: str) -> list[int]:
         """Return the token ids of plain text, without a template."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)

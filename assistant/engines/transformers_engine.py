@@ -167,7 +167,7 @@ class TransformersEngine:
 
     def count_tokens(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
         """Count the tokens of the rendered prompt, template and tools included."""
-        return len(self._template.encode(messages, tools))
+        return self._template.count(messages, tools)
 
     def close(self) -> None:
         """Free the model."""
